@@ -1,0 +1,85 @@
+"""One tick judged: compare, policy, and what is worth telling about the tick itself."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from zlh_dagster.core.compare import compare, empty_drift, orphans
+from zlh_dagster.core.desired import INVALID_COLUMNS, EdgeConfig, claimed_labels
+from zlh_dagster.core.model import DriftKind, Surface, records_frame
+from zlh_dagster.core.policy import PolicyConfig, decide
+from zlh_dagster.core.repair import Decisions
+from zlh_dagster.core.snapshot import Outcome, Snapshot
+
+INVALID = "invalid"
+"""Key in the ``extra`` of the desired snapshot: servers whose rows cannot be used, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The snapshots of one tick."""
+
+    payloads: Snapshot
+    desired: Snapshot
+    surfaces: Mapping[Surface, Snapshot]
+
+    @property
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        return (self.payloads, self.desired, *self.surfaces.values())
+
+    @property
+    def unobserved(self) -> dict[str, str]:
+        """What could not be seen, with the reasons, by source."""
+        sources = (self.payloads, *self.surfaces.values())
+        return {s.source: s.reason for s in sources if s.outcome is Outcome.UNOBSERVED}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What one tick means.
+
+    Attributes:
+        drift: All drifts, orphans included, in the columns of ``DRIFT_COLUMNS``.
+        decisions: What to repair and what to tell.
+        compared: How many desired records were compared.
+    """
+
+    drift: pd.DataFrame
+    decisions: Decisions
+    compared: int
+
+    def counts(self) -> dict[str, int]:
+        """Drifts by kind, every kind present."""
+        found = self.drift["kind"].value_counts()
+        return {kind.value: int(found.get(kind.value, 0)) for kind in DriftKind}
+
+
+def judge(tick: Tick, *, edge: EdgeConfig, policy: PolicyConfig) -> Judgement:
+    """Compares and decides; what was not observed contributes nothing."""
+    if not tick.payloads.observed:
+        return Judgement(empty_drift(), Decisions(), 0)
+    seen = {s: snap for s, snap in tick.surfaces.items() if snap.observed}
+    wanted = tick.desired.rows
+    wanted = wanted[wanted["surface"].isin([s.value for s in seen])].reset_index(drop=True)
+    frames = [snap.rows for snap in seen.values() if len(snap.rows)]
+    observed = pd.concat(frames, ignore_index=True) if frames else records_frame([])
+    drift = compare(wanted, observed)
+    claimed = claimed_labels(tick.payloads.rows, edge.zone or "")
+    alone = orphans(observed, claimed=claimed, config=edge)
+    decisions = decide(
+        drift,
+        orphans=alone,
+        invalid=pd.DataFrame(
+            json.loads(tick.desired.extra.get(INVALID, "[]")), columns=list(INVALID_COLUMNS)
+        ),
+        desired=wanted,
+        config=policy,
+    )
+    both = [frame for frame in (drift, alone) if len(frame)]
+    return Judgement(
+        drift=pd.concat(both, ignore_index=True) if both else empty_drift(),
+        decisions=decisions,
+        compared=len(wanted),
+    )

@@ -1,0 +1,179 @@
+"""Cloudflare's v4 API: one zone's DNS records.
+
+Limits and codes are Cloudflare's: pages of up to 5,000, 1,200 calls in five minutes for a token,
+81057 and 81058 for a record that exists, 81053 for a CNAME, A or AAAA in the way.
+"""
+
+from typing import Any
+
+import httpx
+import pandas as pd
+
+from zlh_dagster.core.changes import Change
+from zlh_dagster.core.model import DriftKind, Record, Surface, records_frame
+from zlh_dagster.core.names import normalise_name, srv_content
+from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, expect, field
+from zlh_dagster.resources.http import (
+    AlreadyThere,
+    HttpApi,
+    Incomplete,
+    Rejected,
+    Unreachable,
+)
+
+PER_PAGE = 5000
+MAX_PAGES = 100
+COMMENT = "zlh-dagster: repaired"
+_AUTOMATIC_TTL = 1
+_EXISTS = frozenset({81057, 81058})
+_TYPES = frozenset({"A", "SRV", "CNAME"})
+
+
+class Cloudflare:
+    """The public zone.
+
+    Args:
+        base_url: The API with its ``/client/v4``.
+        token: API token with DNS edit rights on the zone.
+        zone_id: Cloudflare's identifier of the zone.
+        transport: For tests.
+    """
+
+    surface = Surface.CLOUDFLARE
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        token: str,
+        zone_id: str,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._path = f"/zones/{zone_id}/dns_records"
+        self._api = HttpApi(
+            self.surface.value,
+            base_url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=READ_TIMEOUT,
+            transport=transport,
+        )
+
+    @property
+    def requests(self) -> int:
+        return self._api.requests
+
+    def close(self) -> None:
+        self._api.close()
+
+    def list_records(self) -> pd.DataFrame:
+        """All records of the zone; every page is read and the sum checked against the total.
+
+        Raises:
+            EdgeError: If a page is missing, totals do not match, or the zone comes back empty
+                (a zone that serves anybody has records; an empty answer is a fault of the answer).
+        """
+        rows: dict[str, dict[str, Any]] = {}
+        page, pages, total = 1, 1, 0
+        while page <= pages:
+            listed, info = self._page(page)
+            total_now = field(info, "total_count", int, "cloudflare: result_info")
+            pages = max(field(info, "total_pages", int, "cloudflare: result_info"), 1)
+            if page > 1 and total_now != total:
+                raise Incomplete(f"cloudflare: the total changed from {total} to {total_now}")
+            if pages > MAX_PAGES:
+                raise Incomplete(f"cloudflare: {pages} pages are more than the limit {MAX_PAGES}")
+            total = total_now
+            for record in listed:
+                rows[field(record, "id", str, "cloudflare")] = record
+            page += 1
+        if len(rows) != total:
+            raise Incomplete(f"cloudflare: {len(rows)} records listed, the total says {total}")
+        if not rows:
+            raise Incomplete("cloudflare: the zone came back empty, which is taken for a fault")
+        return records_frame([_row(r) for r in rows.values() if r.get("type") in _TYPES])
+
+    def apply(self, change: Change) -> None:
+        """Creates the record, or changes the only one of its name and type in place.
+
+        Raises:
+            AlreadyThere: Codes 81057 and 81058.
+            Rejected: Any other refusal, 81053 (another record in the way) among them.
+            EdgeError: See ``HttpApi.call``.
+        """
+        body = _body(change.wanted)
+        if change.kind is DriftKind.MISSING:
+            self._request("POST", self._path, json=body, timeout=WRITE_TIMEOUT)
+            return
+        if change.found is None or change.found.record_id is None:
+            raise Rejected(f"cloudflare: {change.describe()}, but no record to change is known")
+        path = f"{self._path}/{change.found.record_id}"
+        self._request("PATCH", path, json=body, timeout=WRITE_TIMEOUT)
+
+    def _page(self, page: int) -> tuple[list[Any], dict[str, Any]]:
+        query = {"page": page, "per_page": PER_PAGE}
+        answer = self._api.read(lambda: self._request("GET", self._path, params=query))
+        info = field(answer, "result_info", dict, "cloudflare: the answer")
+        return field(answer, "result", list, "cloudflare: the answer"), info
+
+    def _request(self, method: str, path: str, **options: Any) -> Any:
+        status, answer = self._api.call(method, path, **options)
+        if not isinstance(answer, dict) or "success" not in answer:
+            raise Unreachable(f"cloudflare: HTTP {status} without a verdict")
+        if answer["success"] is True and status < 400:
+            return answer
+        codes, text = _errors(answer.get("errors"))
+        if codes & _EXISTS:
+            raise AlreadyThere(f"cloudflare: {text}")
+        raise Rejected(f"cloudflare: HTTP {status}, {text}")
+
+
+def _errors(errors: Any) -> tuple[set[int], str]:
+    listed = [e for e in errors if isinstance(e, dict)] if isinstance(errors, list) else []
+    codes = {e["code"] for e in listed if isinstance(e.get("code"), int)}
+    text = "; ".join(f"{e.get('code')} {str(e.get('message'))[:120]}" for e in listed[:3])
+    return codes, text or "no reason given"
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    where = "cloudflare"
+    ttl = field(record, "ttl", int, where)
+    return {
+        "surface": Surface.CLOUDFLARE.value,
+        "name": normalise_name(field(record, "name", str, where)),
+        "type": record["type"],
+        "content": _content(record),
+        # An automatic TTL is the provider's choice; comparing it would flap for ever.
+        "ttl": None if ttl == _AUTOMATIC_TTL else ttl,
+        "proxied": expect(record.get("proxied", False), bool, f"{where}: 'proxied'")
+        if record["type"] == "A"
+        else None,
+        "record_id": record["id"],
+    }
+
+
+def _content(record: dict[str, Any]) -> str:
+    if record["type"] != "SRV":
+        return normalise_name(field(record, "content", str, "cloudflare"))
+    data = field(record, "data", dict, "cloudflare: SRV")
+    numbers = {k: field(data, k, int, "cloudflare: SRV") for k in ("priority", "weight", "port")}
+    return srv_content(target=field(data, "target", str, "cloudflare: SRV"), **numbers)
+
+
+def _body(record: Record) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "type": record.type,
+        "name": record.name,
+        "ttl": record.ttl,
+        "comment": COMMENT,
+    }
+    if record.type == "SRV":
+        priority, weight, port, target = str(record.content).split(" ")
+        body["data"] = {
+            "priority": int(priority),
+            "weight": int(weight),
+            "port": int(port),
+            "target": target,
+        }
+    else:
+        body |= {"content": record.content, "proxied": bool(record.proxied)}
+    return body

@@ -1,0 +1,103 @@
+"""The platform database: one engine, and the rows that say what should be true."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from zlh_dagster.schema.tables import container_instance
+
+PAYLOAD_COLUMNS = (
+    "vmid",
+    "ctype",
+    "hostname",
+    "ip",
+    "allocatedPorts",
+    "payload",
+    "lifecycle",
+    "billingStatus",
+    "maintenanceReason",
+)
+_JSON_COLUMNS = ("allocatedPorts", "payload")
+_BUSY_SECONDS = 5
+
+
+class DatabaseError(Exception):
+    """The platform database did not do what was asked; the message carries no URL and no data."""
+
+
+def connect(url: str) -> sa.Engine:
+    """An engine for SQLite, PostgreSQL or MariaDB with bounded waits.
+
+    Raises:
+        DatabaseError: If the URL is not one that SQLAlchemy understands.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except ArgumentError:
+        raise DatabaseError("ZLH_DATABASE_URL is not a database URL") from None
+    backend = parsed.get_backend_name()
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if backend == "sqlite":
+        if parsed.database and parsed.database != ":memory:":
+            Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        options["connect_args"] = {"timeout": _BUSY_SECONDS}
+    elif backend == "postgresql":
+        options["connect_args"] = {
+            "connect_timeout": _BUSY_SECONDS,
+            "options": "-c statement_timeout=15000 -c lock_timeout=5000 -c timezone=UTC",
+        }
+    elif backend in ("mysql", "mariadb"):
+        options["connect_args"] = {
+            "connect_timeout": _BUSY_SECONDS,
+            "read_timeout": 15,
+            "write_timeout": 15,
+        }
+    try:
+        return sa.create_engine(parsed, **options)
+    except (ArgumentError, ImportError, SQLAlchemyError) as error:
+        raise DatabaseError(
+            f"ZLH_DATABASE_URL: {backend} is not supported here ({type(error).__name__})"
+        ) from None
+
+
+def read_payloads(engine: sa.Engine, vmids: Iterable[int] | None = None) -> pd.DataFrame:
+    """What should be true: one row for each container, in VMID order.
+
+    JSON columns come as text; whoever uses a row parses it, so that one broken row costs only
+    itself.
+
+    Args:
+        engine: The platform database.
+        vmids: Only these, or all.
+
+    Returns:
+        Frame with :data:`PAYLOAD_COLUMNS`.
+
+    Raises:
+        DatabaseError: If the database cannot be read.
+    """
+    table = container_instance
+    columns = [
+        sa.cast(table.c[name], sa.Text).label(name) if name in _JSON_COLUMNS else table.c[name]
+        for name in PAYLOAD_COLUMNS
+    ]
+    query = sa.select(*columns).order_by(table.c.vmid)
+    if vmids is not None:
+        query = query.where(table.c.vmid.in_(list(vmids)))
+    try:
+        with engine.connect() as connection:
+            rows = [dict(row) for row in connection.execute(query).mappings()]
+    except SQLAlchemyError as error:
+        raise DatabaseError(explain(error)) from None
+    return pd.DataFrame(rows, columns=list(PAYLOAD_COLUMNS)).astype(object)
+
+
+def explain(error: SQLAlchemyError) -> str:
+    """What went wrong, without the statement's parameters or the connection's URL."""
+    cause = getattr(error, "orig", None)
+    first = str(cause or type(error).__name__).strip().splitlines()[0][:200]
+    return f"platform database: {type(cause or error).__name__}: {first}"

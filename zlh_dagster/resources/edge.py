@@ -1,0 +1,70 @@
+"""What every published surface can do: list all of it, and put one record back."""
+
+from typing import Any, Protocol
+
+import pandas as pd
+
+from zlh_dagster.core.changes import Change
+from zlh_dagster.core.model import Surface
+from zlh_dagster.resources.http import Incomplete
+
+READ_TIMEOUT = 5.0
+"""Seconds for each step of a read; Proxmox alone delays a 401 by 3 s."""
+
+WRITE_TIMEOUT = 3.0
+WRITE_SECONDS = 4 * WRITE_TIMEOUT
+"""Seconds that one write may take at the most: connecting, sending, waiting, reading."""
+
+
+class EdgeSurface(Protocol):
+    """A surface over its provider's API."""
+
+    surface: Surface
+
+    @property
+    def requests(self) -> int:
+        """Calls made so far."""
+        ...
+
+    def list_records(self) -> pd.DataFrame:
+        """The complete listing as a frame of records.
+
+        Raises:
+            EdgeError: If it cannot be had whole. Never returns a part.
+        """
+        ...
+
+    def apply(self, change: Change) -> None:
+        """Makes one write, once.
+
+        Raises:
+            EdgeError: If it failed or its answer was lost; a fresh read tells which.
+        """
+        ...
+
+    def close(self) -> None:
+        """Closes the connections."""
+        ...
+
+
+def expect(value: Any, kind: type, what: str) -> Any:
+    """``value`` when it has the promised type.
+
+    Raises:
+        Incomplete: Naming what has the wrong type.
+    """
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise Incomplete(f"{what} is {type(value).__name__}, not {kind.__name__}")
+    return value
+
+
+def field(row: Any, name: str, kind: type, where: str) -> Any:
+    """A field of a listed row with the promised type.
+
+    Raises:
+        Incomplete: If it is absent or of another type.
+    """
+    expect(row, dict, f"{where}: a row")
+    if name not in row:
+        raise Incomplete(f"{where}: a row has no {name!r}")
+    return expect(row[name], kind, f"{where}: {name!r}")

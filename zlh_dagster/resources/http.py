@@ -1,0 +1,168 @@
+"""One way to call an outside system: what is retried, and what each failure means.
+
+Reads are retried with back-off a few times; writes never, for a lost answer does not tell whether
+the write was done: the fresh read after it does. A rate limit is not retried into. Errors differ by
+what the caller does with them, and never carry a header, a URL's query or an answer's body.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx
+
+USER_AGENT = "zlh-dagster (+control loop)"
+_READ_ATTEMPTS = 3
+_READ_SECONDS = 12.0
+_BACKOFF_SECONDS = 0.3
+_MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+# httpx logs every URL at INFO, and a webhook's URL is a secret.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+class EdgeError(Exception):
+    """A call to an outside system failed; the message is for the operator."""
+
+    retry = False
+
+
+class Unreachable(EdgeError):
+    """No usable answer: refused, timed out, a server error, not the promised JSON."""
+
+    retry = True
+
+
+class Unauthorized(EdgeError):
+    """The token or secret was refused; nobody but the operator can mend that."""
+
+
+class RateLimited(EdgeError):
+    """Too many calls; nothing more is sent there for now."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Rejected(EdgeError):
+    """The system understood and said no: retrying the same cannot help."""
+
+
+class AlreadyThere(EdgeError):
+    """A write found that what it wanted to create exists; a fresh read decides."""
+
+
+class Incomplete(EdgeError):
+    """A listing that cannot be shown to be complete: cut short, empty, of the wrong shape."""
+
+
+class HttpApi:
+    """A client of one outside system.
+
+    Args:
+        name: The system's name, for messages.
+        base_url: Where it is.
+        headers: Sent with every call; may hold secrets.
+        timeout: Seconds for each of connecting, sending and each piece of the answer.
+        transport: For tests.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        *,
+        headers: Mapping[str, str],
+        timeout: float,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.name = name
+        self.timeout = timeout
+        self.requests = 0
+        self._client = httpx.Client(
+            base_url=base_url,
+            headers={"User-Agent": USER_AGENT, **headers},
+            timeout=timeout,
+            follow_redirects=False,
+            transport=transport,
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def read(self, send: Callable[[], Any]) -> Any:
+        """Calls ``send``, again after a pause when it was :class:`Unreachable`."""
+        give_up = time.monotonic() + _READ_SECONDS
+        for attempt in range(1, _READ_ATTEMPTS + 1):
+            try:
+                return send()
+            except EdgeError as error:
+                late = time.monotonic() > give_up
+                if not error.retry or attempt == _READ_ATTEMPTS or late:
+                    raise
+                time.sleep(_BACKOFF_SECONDS * 2 ** (attempt - 1))
+        raise AssertionError("unreachable")
+
+    def call(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
+        """Sends one request and reads its whole JSON answer within bounds.
+
+        Returns:
+            HTTP status and parsed body.
+
+        Raises:
+            Unreachable: No connection, too slow, too large, a server error, no JSON.
+            Unauthorized: HTTP 401 or 403.
+            RateLimited: HTTP 429.
+        """
+        self.requests += 1
+        give_up = time.monotonic() + 3 * options.get("timeout", self.timeout)
+        try:
+            with self._client.stream(method, path, **options) as response:
+                self._check_status(response)
+                body = self._body(response, give_up)
+        except httpx.HTTPError as error:
+            raise Unreachable(f"{self.name}: {type(error).__name__}") from None
+        try:
+            return response.status_code, _parse(body)
+        except ValueError:
+            raise Unreachable(
+                f"{self.name}: HTTP {response.status_code} with a body that is not JSON"
+            ) from None
+
+    def _check_status(self, response: httpx.Response) -> None:
+        status = response.status_code
+        if status in (401, 403):
+            raise Unauthorized(f"{self.name}: HTTP {status}, the token or secret was refused")
+        if status == 429:
+            raise RateLimited(f"{self.name}: HTTP 429, too many calls", _retry_after(response))
+        if status >= 500:
+            raise Unreachable(f"{self.name}: HTTP {status}")
+        if 300 <= status < 400:
+            raise Rejected(f"{self.name}: HTTP {status}, a redirect where none belongs")
+
+    def _body(self, response: httpx.Response, give_up: float) -> bytes:
+        body = bytearray()
+        for piece in response.iter_bytes():
+            body += piece
+            if len(body) > _MAX_ANSWER_BYTES:
+                raise Unreachable(f"{self.name}: an answer of more than 64 MiB")
+            if time.monotonic() > give_up:
+                raise Unreachable(f"{self.name}: the answer did not end")
+        return bytes(body)
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    try:
+        return float(response.headers.get("Retry-After", ""))
+    except ValueError:
+        return None

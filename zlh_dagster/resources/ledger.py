@@ -1,0 +1,197 @@
+"""The repair ledger: one row for each repair, there before its first write and closed after it.
+
+Every statement is conditional on the fencing token: a controller that lost its lease can neither
+claim a new row nor close one that a later holder has already closed as interrupted.
+"""
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from zlh_dagster.core.repair import Status
+from zlh_dagster.resources.database import DatabaseError, explain
+from zlh_dagster.schema.tables import repair_event
+
+_COUNTS_AGAINST_BUDGET = (
+    Status.RUNNING.value,
+    Status.SUCCEEDED.value,
+    Status.FAILED.value,
+    Status.INTERRUPTED.value,
+)
+
+
+class Fenced(Exception):
+    """A higher fencing token is in the ledger: somebody else has taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a new row says."""
+
+    action: str
+    level: int
+    reason: str
+    requested_by: str
+    run_id: str
+    fencing_token: int
+    vmid: int | None = None
+    surface: str | None = None
+    before: Any = None
+    after: Any = None
+    error: Any = None
+
+
+class Ledger:
+    """``RepairEvent`` in the platform database."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def open(self, entry: Entry) -> str:
+        """Writes a row with status ``running`` and returns its identifier.
+
+        Raises:
+            Fenced: If the ledger knows a higher fencing token.
+            DatabaseError: If the row could not be written.
+        """
+        return self._insert(entry, Status.RUNNING, finished=False)
+
+    def record(self, entry: Entry, status: Status) -> str:
+        """Writes a row that is complete at once: ``refused`` or ``dry_run``.
+
+        Raises:
+            Fenced: If the ledger knows a higher fencing token.
+            DatabaseError: If the row could not be written.
+        """
+        return self._insert(entry, status, finished=True)
+
+    def close(self, event_id: str, status: Status, *, after: Any = None, error: Any = None) -> bool:
+        """Closes a running row.
+
+        Returns:
+            Whether it was still running; a later holder may have closed it as interrupted.
+
+        Raises:
+            DatabaseError: If the row could not be written.
+        """
+        table = repair_event
+        change = (
+            sa.update(table)
+            .where(table.c.id == event_id, table.c.status == Status.RUNNING.value)
+            .values(status=status.value, after=after, error=error, finishedAt=_now())
+        )
+        return self._execute(change) == 1
+
+    def interrupt_below(self, fencing_token: int) -> list[str]:
+        """Closes rows that a crashed run left open, and returns their identifiers.
+
+        Raises:
+            DatabaseError: If the rows could not be written.
+        """
+        table = repair_event
+        left_open = (table.c.status == Status.RUNNING.value) & (
+            table.c.fencingToken < fencing_token
+        )
+        found = [row["id"] for row in self._rows(sa.select(table.c.id).where(left_open))]
+        if not found:
+            return []
+        error = {"code": "interrupted", "message": "the run ended before it could close this row"}
+        self._execute(
+            sa.update(table)
+            .where(table.c.id.in_(found), left_open)
+            .values(status=Status.INTERRUPTED.value, error=error, finishedAt=_now())
+        )
+        return found
+
+    def max_fencing_token(self) -> int:
+        """Highest fencing token in the ledger, 0 when it is empty.
+
+        Raises:
+            DatabaseError: If it cannot be read, the table being absent included.
+        """
+        rows = self._rows(sa.select(sa.func.max(repair_event.c.fencingToken).label("top")))
+        return int(rows[0]["top"] or 0)
+
+    def repairs_since(self, vmids: Iterable[int], age: timedelta) -> dict[int, int]:
+        """How many repairs wrote, or may have written, to each server within ``age``.
+
+        Raises:
+            DatabaseError: If it cannot be read.
+        """
+        table = repair_event
+        rows = self._rows(
+            sa.select(table.c.vmid, sa.func.count().label("n"))
+            .where(
+                table.c.vmid.in_(list(vmids)),
+                table.c.status.in_(_COUNTS_AGAINST_BUDGET),
+                table.c.createdAt >= _now() - age,
+            )
+            .group_by(table.c.vmid)
+        )
+        return {int(row["vmid"]): int(row["n"]) for row in rows}
+
+    def events(self, *, vmid: int | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        """The newest rows first, as dictionaries with the table's column names.
+
+        Raises:
+            DatabaseError: If they cannot be read.
+        """
+        query = sa.select(repair_event).order_by(repair_event.c.createdAt.desc()).limit(limit)
+        if vmid is not None:
+            query = query.where(repair_event.c.vmid == vmid)
+        return self._rows(query)
+
+    def _insert(self, entry: Entry, status: Status, *, finished: bool) -> str:
+        event_id, now = uuid.uuid4().hex, _now()
+        row = {
+            "id": event_id,
+            "vmid": entry.vmid,
+            "surface": entry.surface,
+            "action": entry.action,
+            "level": entry.level,
+            "status": status.value,
+            "reason": entry.reason,
+            "requestedBy": entry.requested_by,
+            "runId": entry.run_id,
+            "fencingToken": entry.fencing_token,
+            "before": entry.before,
+            "after": entry.after,
+            "error": entry.error,
+            "createdAt": now,
+            "finishedAt": now if finished else None,
+        }
+        # One statement: the row is claimed only while no higher token is there.
+        higher = sa.exists().where(repair_event.alias("later").c.fencingToken > entry.fencing_token)
+        columns = repair_event.c
+        values = sa.select(
+            *(sa.bindparam(f"v_{name}", value, columns[name].type) for name, value in row.items())
+        ).where(~higher)
+        if self._execute(sa.insert(repair_event).from_select(list(row), values)) != 1:
+            raise Fenced(
+                f"fencing token {entry.fencing_token} is not the newest: another controller has"
+                " taken over"
+            )
+        return event_id
+
+    def _execute(self, statement: sa.Update | sa.Insert) -> int:
+        try:
+            with self._engine.begin() as connection:
+                return int(connection.execute(statement).rowcount)
+        except SQLAlchemyError as error:
+            raise DatabaseError(explain(error)) from None
+
+    def _rows(self, query: "sa.Select[Any]") -> list[dict[str, Any]]:
+        try:
+            with self._engine.connect() as connection:
+                return [dict(row) for row in connection.execute(query).mappings()]
+        except SQLAlchemyError as error:
+            raise DatabaseError(explain(error)) from None
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

@@ -1,0 +1,274 @@
+"""All settings in one typed place; each is an environment variable or a line of ``.env``.
+
+Names, defaults and meanings are a contract with whoever runs the controller. Nothing else in the
+project reads the environment.
+"""
+
+import os
+from hashlib import sha256
+from ipaddress import IPv4Address
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from zlh_dagster.core.desired import EdgeConfig
+from zlh_dagster.core.policy import PolicyConfig
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_REDIS_SOCKET = "redis.sock"
+# A Unix socket's path has 108 bytes, its end included (unix(7)).
+_SOCKET_PATH_LIMIT = 100
+
+
+class SettingsError(ValueError):
+    """A setting is missing or malformed; the message names it and says what to do."""
+
+
+class Settings(BaseSettings):
+    """The controller's settings, named as in the environment, in lower case."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    zlh_repair_mode: Literal["dry-run", "live"] = "dry-run"
+    zlh_level2_actions: Annotated[tuple[str, ...], NoDecode] = ()
+
+    zlh_database_url: SecretStr | None = None
+    zlh_redis_url: SecretStr | None = None
+    zlh_bullmq_prefix: str = "bull"
+
+    zlh_zone: str | None = None
+    cloudflare_api_token: SecretStr | None = None
+    cloudflare_zone_id: str | None = None
+    cloudflare_api_base: str = "https://api.cloudflare.com/client/v4"
+    cloudflare_edge_ip: str | None = None
+    technitium_api_url: str | None = None
+    technitium_api_token: SecretStr | None = None
+    velocity_edge_ip: str | None = None
+    traefik_edge_ip: str | None = None
+    velocity_url: str | None = None
+    zpack_secret: SecretStr | None = None
+    proxmox_url: str | None = None
+    proxmox_node: str | None = None
+    proxmox_token_id: str | None = None
+    proxmox_token_secret: SecretStr | None = None
+    proxmox_ca_file: Path | None = None
+
+    dagster_home: Path = Path(".zlh")
+    zlh_web_host: str = "127.0.0.1"
+    zlh_web_port: int = Field(default=3000, ge=0, le=65535)
+    zlh_agent_port: int = Field(default=18888, ge=1, le=65535)
+    zlh_agent_networks: Annotated[tuple[str, ...], NoDecode] = (
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "127.0.0.0/8",
+        "fc00::/7",
+        "::1/128",
+    )
+
+    discord_webhook_critical: SecretStr | None = None
+    discord_webhook_warning: SecretStr | None = None
+    discord_webhook_repair: SecretStr | None = None
+    discord_webhook_info: SecretStr | None = None
+    zlh_heartbeat_url: SecretStr | None = None
+
+    zlh_max_repairs_per_server_hour: int = Field(default=3, ge=1)
+    zlh_mass_drift_fraction: float = Field(default=0.2, ge=0, le=1)
+    zlh_mass_drift_min: int = Field(default=5, ge=0)
+    zlh_surface_failures_to_open: int = Field(default=5, ge=1)
+    zlh_surface_open_seconds: int = Field(default=900, ge=1)
+    zlh_lease_seconds: int = Field(default=60, ge=30)
+    zlh_retention_hours: int = Field(default=24, ge=1)
+
+    @field_validator("zlh_level2_actions", "zlh_agent_networks", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("zlh_zone")
+    @classmethod
+    def _zone(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        zone = value.strip().lower().removesuffix(".")
+        labels = zone.split(".")
+        if len(labels) < 2 or not all(label and len(label) < 64 for label in labels):
+            raise ValueError("must be a zone name such as example.gg")
+        return zone
+
+    @field_validator("cloudflare_edge_ip", "velocity_edge_ip", "traefik_edge_ip")
+    @classmethod
+    def _ipv4(cls, value: str | None) -> str | None:
+        return None if value is None else str(IPv4Address(value.strip()))
+
+    @field_validator("cloudflare_api_base", "proxmox_url")
+    @classmethod
+    def _https_or_loopback(cls, value: str | None) -> str | None:
+        return None if value is None else _check_url(value, http_anywhere=False)
+
+    @field_validator("technitium_api_url", "velocity_url")
+    @classmethod
+    def _http_or_https(cls, value: str | None) -> str | None:
+        return None if value is None else _check_url(value, http_anywhere=True)
+
+    @field_validator(
+        "discord_webhook_critical",
+        "discord_webhook_warning",
+        "discord_webhook_repair",
+        "discord_webhook_info",
+        "zlh_heartbeat_url",
+    )
+    @classmethod
+    def _secret_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _check_url(value.get_secret_value(), http_anywhere=False)
+        return value
+
+    @model_validator(mode="after")
+    def _together(self) -> "Settings":
+        groups = (
+            ("cloudflare_api_token", "cloudflare_zone_id"),
+            ("technitium_api_url", "technitium_api_token"),
+            ("velocity_url", "zpack_secret"),
+            ("proxmox_url", "proxmox_node", "proxmox_token_id", "proxmox_token_secret"),
+        )
+        for group in groups:
+            given = [name for name in group if getattr(self, name) is not None]
+            if given and len(given) < len(group):
+                absent = next(name for name in group if getattr(self, name) is None)
+                raise ValueError(f"{absent.upper()}: is needed because {given[0].upper()} is set")
+        for needed, surface, on in (
+            ("zlh_zone", "Cloudflare", self.cloudflare_on),
+            ("zlh_zone", "Technitium", self.technitium_on),
+            ("zlh_zone", "Velocity", self.velocity_on),
+            ("cloudflare_edge_ip", "Cloudflare", self.cloudflare_on),
+            ("velocity_edge_ip", "Technitium", self.technitium_on),
+            ("traefik_edge_ip", "Technitium", self.technitium_on),
+        ):
+            if on and getattr(self, needed) is None:
+                raise ValueError(f"{needed.upper()}: is needed because {surface} is configured")
+        return self
+
+    @property
+    def live(self) -> bool:
+        return self.zlh_repair_mode == "live"
+
+    @property
+    def cloudflare_on(self) -> bool:
+        return self.cloudflare_api_token is not None
+
+    @property
+    def technitium_on(self) -> bool:
+        return self.technitium_api_url is not None
+
+    @property
+    def velocity_on(self) -> bool:
+        return self.velocity_url is not None
+
+    @property
+    def home(self) -> Path:
+        """State directory, absolute."""
+        return self.dagster_home.expanduser().absolute()
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL with the driver that this project installs."""
+        if self.zlh_database_url is None:
+            return f"sqlite:///{self.home / 'platform.db'}"
+        url = self.zlh_database_url.get_secret_value()
+        for given, driver in (
+            ("postgres://", "postgresql+psycopg2://"),
+            ("postgresql://", "postgresql+psycopg2://"),
+            ("mysql://", "mysql+pymysql://"),
+            ("mariadb://", "mariadb+pymysql://"),
+        ):
+            if url.startswith(given):
+                return driver + url.removeprefix(given)
+        return url
+
+    @property
+    def redis_socket(self) -> Path:
+        """Unix socket of the embedded Redis, the same for every process of one deployment."""
+        path = self.home / _REDIS_SOCKET
+        if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
+            return path
+        short = sha256(os.fsencode(path)).hexdigest()[:16]
+        return Path(gettempdir()) / f"zlh-{os.getuid()}-{short}" / _REDIS_SOCKET
+
+    @property
+    def redis_url(self) -> str:
+        """URL of Redis: the configured one, else the embedded server's socket."""
+        if self.zlh_redis_url is not None:
+            return self.zlh_redis_url.get_secret_value()
+        return f"unix://{self.redis_socket}"
+
+    @property
+    def edge(self) -> EdgeConfig:
+        """Where servers are published, as the core wants it."""
+        return EdgeConfig(
+            zone=self.zlh_zone,
+            cloudflare_ip=self.cloudflare_edge_ip if self.cloudflare_on else None,
+            velocity_ip=self.velocity_edge_ip if self.technitium_on else None,
+            traefik_ip=self.traefik_edge_ip if self.technitium_on else None,
+            velocity=self.velocity_on,
+        )
+
+    @property
+    def policy(self) -> PolicyConfig:
+        return PolicyConfig(
+            mass_drift_fraction=self.zlh_mass_drift_fraction,
+            mass_drift_min=self.zlh_mass_drift_min,
+        )
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret value, for redaction; the password inside a database URL on its own too."""
+        values = []
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                values.append(value.get_secret_value())
+        for url in (self.zlh_database_url, self.zlh_redis_url):
+            password = urlsplit(url.get_secret_value()).password if url is not None else None
+            if password:
+                values.append(password)
+        return tuple(value for value in values if value)
+
+
+def load_settings(env_file: Path | str | None = ".env") -> Settings:
+    """Reads the environment and ``.env``.
+
+    Raises:
+        SettingsError: One line that names each setting that is missing or malformed.
+    """
+    try:
+        return Settings(_env_file=env_file)  # type: ignore[call-arg]
+    except ValidationError as error:
+        problems = []
+        for detail in error.errors(include_url=False, include_input=False):
+            name = ".".join(str(part) for part in detail["loc"]).upper()
+            message = detail["msg"].removeprefix("Value error, ")
+            problems.append(f"{name}: {message}" if name else message)
+        raise SettingsError("; ".join(problems)) from None
+
+
+def _check_url(value: str, *, http_anywhere: bool) -> str:
+    url = value.strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+        parts.port  # noqa: B018 - reading it is what checks it
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError("must be a URL that begins with https://")
+    if parts.scheme == "http" and not http_anywhere and host not in LOOPBACK:
+        raise ValueError("must be https (http is for loopback only)")
+    return url

@@ -1,0 +1,96 @@
+"""Snapshots on disk or any other fsspec file system: one Parquet file for each source and tick.
+
+The file carries its own facts (outcome, reason, time) in the Parquet schema's metadata, so a
+snapshot is one file and is either there whole or not at all.
+"""
+
+import io
+import json
+import posixpath
+import uuid
+from datetime import datetime, timezone
+
+import fsspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zlh_dagster.core.snapshot import Outcome, Snapshot
+
+_FACTS = b"zlh_snapshot"
+
+
+class SnapshotMissing(Exception):
+    """No snapshot of that source and tick is there, or it cannot be read."""
+
+
+class SnapshotStore:
+    """Snapshots below one URL.
+
+    Args:
+        url: Any fsspec URL or path, such as ``/var/lib/zlh/snapshots`` or ``s3://bucket/zlh``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._fs, self._root = fsspec.core.url_to_fs(url)
+
+    def path(self, source: str, tick: str) -> str:
+        """Where a snapshot lies: ``<root>/<tick>/<source>.parquet``."""
+        return posixpath.join(self._root, tick, f"{source}.parquet")
+
+    def write(self, snapshot: Snapshot) -> str:
+        """Writes a snapshot and returns its path; a reader never sees half of it."""
+        facts = {
+            "source": snapshot.source,
+            "tick": snapshot.tick,
+            "taken_at": snapshot.taken_at.isoformat(),
+            "outcome": snapshot.outcome.value,
+            "reason": snapshot.reason,
+            "requests": snapshot.requests,
+            "seconds": snapshot.seconds,
+            "extra": dict(snapshot.extra),
+        }
+        table = pa.Table.from_pandas(snapshot.rows, preserve_index=False)
+        table = table.replace_schema_metadata(
+            {**(table.schema.metadata or {}), _FACTS: json.dumps(facts).encode()}
+        )
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        path = self.path(snapshot.source, snapshot.tick)
+        self._fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        partial = f"{path}.{uuid.uuid4().hex}.partial"
+        with self._fs.open(partial, "wb") as file:
+            file.write(buffer.getvalue())
+        self._fs.mv(partial, path)
+        return path
+
+    def read(self, source: str, tick: str) -> Snapshot:
+        """Reads a snapshot.
+
+        Raises:
+            SnapshotMissing: If it is not there or cannot be read whole.
+        """
+        try:
+            with self._fs.open(self.path(source, tick), "rb") as file:
+                table = pq.read_table(io.BytesIO(file.read()))
+            facts = json.loads((table.schema.metadata or {})[_FACTS])
+            return Snapshot(
+                source=facts["source"],
+                tick=facts["tick"],
+                taken_at=datetime.fromisoformat(facts["taken_at"]).astimezone(timezone.utc),
+                outcome=Outcome(facts["outcome"]),
+                reason=facts["reason"],
+                rows=_frame(table),
+                requests=facts["requests"],
+                seconds=facts["seconds"],
+                extra=facts["extra"],
+            )
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            raise SnapshotMissing(
+                f"no snapshot of {source} at tick {tick} ({type(error).__name__})"
+            ) from error
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    return frame

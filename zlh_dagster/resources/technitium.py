@@ -1,0 +1,173 @@
+"""Technitium's HTTP API: one zone's records.
+
+Every answer is HTTP 200; the verdict is the JSON field ``status``. The token travels as a bearer
+header (Technitium 15 and later) and, should that be refused, as a form field, never in a URL.
+"""
+
+from typing import Any
+
+import httpx
+import pandas as pd
+
+from zlh_dagster.core.changes import Change
+from zlh_dagster.core.model import DriftKind, Record, Surface, records_frame
+from zlh_dagster.core.names import normalise_name, srv_content
+from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, field
+from zlh_dagster.resources.http import (
+    AlreadyThere,
+    HttpApi,
+    Incomplete,
+    Rejected,
+    Unauthorized,
+    Unreachable,
+)
+
+_TYPES = frozenset({"A", "SRV", "CNAME"})
+
+
+class Technitium:
+    """The internal zone.
+
+    Args:
+        base_url: The server's URL, without ``/api``.
+        token: API token with rights to modify the zone.
+        zone: Zone name.
+        transport: For tests.
+    """
+
+    surface = Surface.TECHNITIUM
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        token: str,
+        zone: str,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._zone = zone
+        self._token = token
+        self._token_in_form = False
+        self._api = HttpApi(
+            self.surface.value, base_url, headers={}, timeout=READ_TIMEOUT, transport=transport
+        )
+
+    @property
+    def requests(self) -> int:
+        return self._api.requests
+
+    def close(self) -> None:
+        self._api.close()
+
+    def list_records(self) -> pd.DataFrame:
+        """All records of the zone, disabled ones marked.
+
+        Raises:
+            EdgeError: If the listing fails, has the wrong shape, or lacks the zone's SOA record,
+                which every complete listing holds.
+        """
+        query = {"domain": self._zone, "zone": self._zone, "listZone": "true"}
+        answer = self._api.read(lambda: self._request("get", query))
+        response = field(answer, "response", dict, "technitium: the answer")
+        listed = field(response, "records", list, "technitium: the answer")
+        if not any(isinstance(r, dict) and r.get("type") == "SOA" for r in listed):
+            raise Incomplete("technitium: the listing has no SOA record, so it is not whole")
+        kept = [r for r in listed if field(r, "type", str, "technitium") in _TYPES]
+        return records_frame([_row(r) for r in kept])
+
+    def apply(self, change: Change) -> None:
+        """Adds the record, or updates the only one of its name and type in place.
+
+        Raises:
+            AlreadyThere: The record exists.
+            Rejected: Any other refusal.
+            EdgeError: See ``HttpApi.call``.
+        """
+        wanted = change.wanted
+        form = {
+            "zone": self._zone,
+            "domain": wanted.name,
+            "type": wanted.type,
+            "ttl": str(wanted.ttl),
+        }
+        if change.kind is DriftKind.MISSING:
+            # `overwrite` is never sent: it would replace the whole record set.
+            self._request("add", {**form, **_values(wanted)}, write=True)
+            return
+        if change.found is None:
+            raise Rejected(f"technitium: {change.describe()}, but no record to change is known")
+        values = {**_values(change.found), **_new_values(wanted), "disable": "false"}
+        self._request("update", {**form, **values}, write=True)
+
+    def _request(self, verb: str, values: dict[str, str], *, write: bool = False) -> Any:
+        try:
+            return self._send(verb, values, write=write)
+        except Unauthorized:
+            if self._token_in_form:
+                raise
+        self._token_in_form = True
+        try:
+            return self._send(verb, values, write=write)
+        except Unauthorized:
+            self._token_in_form = False
+            raise
+
+    def _send(self, verb: str, values: dict[str, str], *, write: bool) -> Any:
+        path = f"/api/zones/records/{verb}"
+        timeout = WRITE_TIMEOUT if write else READ_TIMEOUT
+        if self._token_in_form:
+            form = {**values, "token": self._token}
+            status, answer = self._api.call("POST", path, data=form, timeout=timeout)
+        else:
+            headers = {"Authorization": f"Bearer {self._token}"}
+            options: dict[str, Any] = {"data": values} if write else {"params": values}
+            method = "POST" if write else "GET"
+            status, answer = self._api.call(
+                method, path, headers=headers, timeout=timeout, **options
+            )
+        return _verdict(status, answer)
+
+
+def _verdict(status: int, answer: Any) -> Any:
+    if not isinstance(answer, dict) or "status" not in answer:
+        raise Unreachable(f"technitium: HTTP {status} without a verdict")
+    if answer["status"] == "ok":
+        return answer
+    if answer["status"] == "invalid-token":
+        raise Unauthorized("technitium: the token is not valid")
+    message = str(answer.get("errorMessage", "no reason given"))[:200]
+    if "already exists" in message:
+        raise AlreadyThere(f"technitium: {message}")
+    raise Rejected(f"technitium: {message}")
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    where = "technitium"
+    data = field(record, "rData", dict, where)
+    kind = record["type"]
+    if kind == "A":
+        content = field(data, "ipAddress", str, where)
+    elif kind == "CNAME":
+        content = normalise_name(field(data, "cname", str, where))
+    else:
+        numbers = {k: field(data, k, int, where) for k in ("priority", "weight", "port")}
+        content = srv_content(target=field(data, "target", str, where), **numbers)
+    return {
+        "surface": Surface.TECHNITIUM.value,
+        "name": normalise_name(field(record, "name", str, where)),
+        "type": kind,
+        "content": content,
+        "ttl": field(record, "ttl", int, where),
+        "disabled": record.get("disabled") is True,
+    }
+
+
+def _values(record: Record) -> dict[str, str]:
+    if record.type == "A":
+        return {"ipAddress": str(record.content)}
+    priority, weight, port, target = str(record.content).split(" ")
+    return {"priority": priority, "weight": weight, "port": port, "target": target}
+
+
+def _new_values(record: Record) -> dict[str, str]:
+    return {f"new{name[0].upper()}{name[1:]}": v for name, v in _values(record).items()}

@@ -1,0 +1,33 @@
+"""What one sandbox pretends to be: its zone, tokens and edge addresses."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxConfig:
+    """Names, addresses and pretend secrets of the edge.
+
+    Attributes:
+        zone: Zone that both DNS surfaces hold.
+        zone_id: Cloudflare's identifier of that zone.
+        cloudflare_token: Bearer token that the Cloudflare surface accepts.
+        cloudflare_edge_ip: Address in the public A records.
+        technitium_token: Token that the Technitium surface accepts.
+        technitium_bearer: Whether it reads the bearer header, as it does since version 15; before
+            that only the ``token`` field counts.
+        velocity_edge_ip: Internal address for Minecraft servers.
+        traefik_edge_ip: Internal address for every other game.
+        zpack_secret: Secret of the bridge; callers send its SHA-256 hex digest.
+        velocity_lists_addresses: Older bridge plugins list names alone.
+    """
+
+    zone: str = "example.gg"
+    zone_id: str = "5a4d8b0f6e1c47d29b3e7f8a10c2d4e6"
+    cloudflare_token: str = "sandbox-cloudflare-token"
+    cloudflare_edge_ip: str = "203.0.113.10"
+    technitium_token: str = "sandbox-technitium-token"
+    technitium_bearer: bool = True
+    velocity_edge_ip: str = "10.70.0.2"
+    traefik_edge_ip: str = "10.70.0.3"
+    zpack_secret: str = "sandbox-zpack-secret"
+    velocity_lists_addresses: bool = True

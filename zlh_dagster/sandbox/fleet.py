@@ -1,0 +1,121 @@
+"""Writes a pretend fleet of servers into a platform database."""
+
+import random
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import sqlalchemy as sa
+
+from zlh_dagster.sandbox.games import GAMES, MINECRAFT, game_named
+from zlh_dagster.schema.tables import container_instance, platform_metadata
+
+FIRST_GAME_VMID = 5000
+DEV_VMID = 6000
+
+_CHUNK = 5000
+_OTHER_GAME_EVERY = 5
+_OTHER_GAMES = (*(name for name in GAMES if name != MINECRAFT), "factorio")
+_PREFIXES = {MINECRAFT: "mc", "projectzomboid": "pz"}
+_VARIANTS = ("vanilla", "paper", "fabric", "forge", "neoforge")
+_VERSIONS = ("1.20.1", "1.20.4", "1.21.1", "1.21.4")
+
+
+def create_platform_tables(engine: sa.Engine) -> None:
+    """Create the tables of the platform, those that are not there yet."""
+    platform_metadata.create_all(engine)
+
+
+def is_empty(engine: sa.Engine) -> bool:
+    """Whether the platform has no server at all."""
+    with engine.connect() as connection:
+        return connection.execute(sa.select(container_instance.c.vmid).limit(1)).first() is None
+
+
+def write_fleet(engine: sa.Engine, *, servers: int, zone: str = "example.gg", seed: int = 1) -> int:
+    """Write game servers and one dev container.
+
+    Args:
+        engine: Database with the platform's tables.
+        servers: How many game servers; from five on about one in five is not Minecraft.
+        zone: Zone of the fleet; every hundredth hostname is a full name in it.
+        seed: Same seed, same fleet, but for its timestamps.
+
+    Returns:
+        How many containers were written.
+    """
+    rows = _containers(servers, zone, random.Random(seed))
+    written = 0
+    with engine.begin() as connection:
+        while chunk := [row for _, row in zip(range(_CHUNK), rows, strict=False)]:
+            connection.execute(sa.insert(container_instance), chunk)
+            written += len(chunk)
+    return written
+
+
+def game_vmid(index: int) -> int:
+    """The VMID of the nth game server; large fleets step over the dev container."""
+    vmid = FIRST_GAME_VMID + index
+    return vmid if vmid < DEV_VMID else vmid + 1
+
+
+def _containers(servers: int, zone: str, chance: random.Random) -> Iterator[dict[str, Any]]:
+    now = datetime.now(timezone.utc)
+    others = 0
+    for index in range(servers):
+        game = MINECRAFT
+        if servers >= _OTHER_GAME_EVERY and index % _OTHER_GAME_EVERY == _OTHER_GAME_EVERY - 1:
+            game = _OTHER_GAMES[others % len(_OTHER_GAMES)]
+            others += 1
+        yield _game_server(index, game, zone, chance, now)
+    yield {
+        **_container(DEV_VMID, f"dev-{DEV_VMID}", "dev", now, chance),
+        "ip": "10.59.0.1",
+        "allocatedPorts": None,
+        "payload": {"runtime": "node", "version": "22"},
+    }
+
+
+def _game_server(
+    index: int, game: str, zone: str, chance: random.Random, now: datetime
+) -> dict[str, Any]:
+    vmid = game_vmid(index)
+    label = f"{_PREFIXES.get(game, game)}-{vmid}"
+    minecraft = game == MINECRAFT
+    payload: dict[str, Any] = {
+        "game": game,
+        "variant": chance.choice(_VARIANTS) if minecraft else "vanilla",
+        "version": chance.choice(_VERSIONS) if minecraft else "latest",
+    }
+    if index == 0:
+        payload["disposable"] = True
+    third, fourth = divmod(index, 250)
+    second, third = divmod(third, 250)
+    return {
+        **_container(vmid, label, "game", now, chance),
+        "hostname": f"{label}.{zone}" if index % 100 == 99 else label,
+        "ip": f"10.{60 + second}.{third}.{fourth + 1}",
+        "allocatedPorts": {"game": [game_named(game).port]},
+        "payload": payload,
+    }
+
+
+def _container(
+    vmid: int, hostname: str, ctype: str, now: datetime, chance: random.Random
+) -> dict[str, Any]:
+    made = now - timedelta(days=chance.randint(2, 400))
+    return {
+        "vmid": vmid,
+        "customerId": f"customer-{chance.randint(1, 10_000)}",
+        "ctype": ctype,
+        "hostname": hostname,
+        "agentState": "running",
+        "agentLastSeen": now - timedelta(seconds=chance.randint(1, 30)),
+        "lifecycle": "active",
+        "billingStatus": "active",
+        "maintenanceReason": None,
+        "lastBackupAt": now - timedelta(hours=chance.randint(1, 12)),
+        "backupEveryHours": 24,
+        "createdAt": made,
+        "updatedAt": made,
+    }
