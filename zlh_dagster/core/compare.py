@@ -124,12 +124,12 @@ def _differs(desired: pd.DataFrame, observed: pd.DataFrame, at: _Ints) -> _Bools
     """Whether the record at each position differs; what the provider does not tell never does."""
     differs = np.zeros(len(desired), dtype=bool)
     there = np.flatnonzero(at >= 0)
-    want, found = desired.iloc[there], observed.iloc[at[there]]
+    want = desired.iloc[there].reset_index(drop=True)
+    found = observed.iloc[at[there]].reset_index(drop=True)
     for column in ("content", "ttl", "proxied"):
         known = want[column].notna().to_numpy() & found[column].notna().to_numpy()
-        unequal = want[column].to_numpy(dtype=object) != found[column].to_numpy(dtype=object)
-        # A comparison with a null is itself null; those rows are masked out by `known`.
-        differs[there[known]] |= unequal[known].astype(bool)
+        unequal = want.loc[known, column].to_numpy() != found.loc[known, column].to_numpy()
+        differs[there[known]] |= unequal.astype(bool)
     return differs
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from zlh_dagster.core.changes import fixable, why_left_alone
@@ -42,11 +43,14 @@ def decide(
         At most one repair for each server, and the findings that are told instead.
     """
     free = drift[drift["guard"].isna()]
-    can = [
-        fixable(Surface(surface), DriftKind(kind))
-        for surface, kind in zip(free["surface"], free["kind"], strict=True)
-    ]
-    mendable, other = free[can], free[[not c for c in can]]
+    can = np.array(
+        [
+            fixable(Surface(surface), DriftKind(kind))
+            for surface, kind in zip(free["surface"], free["kind"], strict=True)
+        ],
+        dtype=bool,
+    )
+    mendable, other = free[can], free[~can]
     findings = [*_escalations(other), *_orphan_reports(orphans), *_invalid_reports(invalid)]
     for surface in DNS_SURFACES:
         mass = _mass_drift(surface, mendable, desired, config)

@@ -6,10 +6,7 @@ on a Unix socket only, readable by its owner.
 
 import importlib.resources
 import importlib.util
-import os
 import shutil
-import subprocess
-import time
 from pathlib import Path
 
 import redis
@@ -20,8 +17,6 @@ from zlh_dagster.resources.settings import Settings
 
 COMMAND_TIMEOUT = 2.0
 """Seconds for one command. redis-py's own defaults let one command to a hung server take 58 s."""
-
-_START_SECONDS = 15.0
 
 
 class RedisUnavailable(Exception):
@@ -58,46 +53,24 @@ def server_program() -> str:
     )
 
 
-def start_embedded(settings: Settings) -> "subprocess.Popen[bytes]":
-    """Starts the embedded server of this deployment and waits until it answers.
+def embedded_command(settings: Settings) -> list[str]:
+    """The command that runs the embedded server of this deployment, its directories made.
 
     Raises:
-        RedisUnavailable: If there is no server program or it does not come up.
+        RedisUnavailable: If there is no server program.
     """
-    socket = settings.redis_socket
+    socket = settings.socket("redis")
     socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     data = settings.home / "redis"
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (data / "redis.log").open("ab") as log:
-        process = subprocess.Popen(
-            [
-                server_program(),
-                *("--port", "0"),
-                *("--unixsocket", str(socket)),
-                *("--unixsocketperm", "700"),
-                *("--dir", str(data)),
-                *("--appendonly", "yes"),
-                *("--save", ""),
-                *("--daemonize", "no"),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
-        )
-    client = connect(f"unix://{socket}")
-    give_up = time.monotonic() + _START_SECONDS
-    try:
-        while time.monotonic() < give_up and process.poll() is None:
-            try:
-                client.ping()
-                return process
-            except redis.RedisError:
-                time.sleep(0.05)
-    finally:
-        client.close()
-    if process.poll() is None:
-        process.terminate()
-        process.wait(timeout=5)
-    raise RedisUnavailable(f"the embedded Redis did not start; see {data / 'redis.log'}")
+    return [
+        server_program(),
+        *("--port", "0"),
+        *("--unixsocket", str(socket)),
+        *("--unixsocketperm", "700"),
+        *("--dir", str(data)),
+        *("--logfile", str(data / "redis.log")),
+        *("--appendonly", "yes"),
+        *("--save", ""),
+        *("--daemonize", "no"),
+    ]

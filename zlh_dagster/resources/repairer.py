@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import numpy as np
 import pandas as pd
 
 from zlh_dagster.core import changes as core_changes
@@ -230,10 +231,8 @@ def _wanted(requests: list[RepairRequest], desired: pd.DataFrame, sight: Sight) 
     seen = {surface.value for surface in sight.observed}
     covers = {r.vmid: {s.value for s in r.covers} & seen for r in requests}
     rows = desired[desired["vmid"].isin(list(covers))]
-    keep = [
-        surface in covers[int(vmid)]
-        for vmid, surface in zip(rows["vmid"], rows["surface"], strict=True)
-    ]
+    pairs = zip(rows["vmid"], rows["surface"], strict=True)
+    keep = np.array([surface in covers[int(vmid)] for vmid, surface in pairs], dtype=bool)
     return rows[keep].reset_index(drop=True)
 
 

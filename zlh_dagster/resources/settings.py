@@ -19,7 +19,6 @@ from zlh_dagster.core.desired import EdgeConfig
 from zlh_dagster.core.policy import PolicyConfig
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_REDIS_SOCKET = "redis.sock"
 # A Unix socket's path has 108 bytes, its end included (unix(7)).
 _SOCKET_PATH_LIMIT = 100
 
@@ -194,21 +193,20 @@ class Settings(BaseSettings):
                 return driver + url.removeprefix(given)
         return url
 
-    @property
-    def redis_socket(self) -> Path:
-        """Unix socket of the embedded Redis, the same for every process of one deployment."""
-        path = self.home / _REDIS_SOCKET
+    def socket(self, name: str) -> Path:
+        """Path of a Unix socket of this deployment, the same for all of its processes."""
+        path = self.home / f"{name}.sock"
         if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
             return path
-        short = sha256(os.fsencode(path)).hexdigest()[:16]
-        return Path(gettempdir()) / f"zlh-{os.getuid()}-{short}" / _REDIS_SOCKET
+        short = sha256(os.fsencode(self.home)).hexdigest()[:16]
+        return Path(gettempdir()) / f"zlh-{os.getuid()}-{short}" / f"{name}.sock"
 
     @property
     def redis_url(self) -> str:
         """URL of Redis: the configured one, else the embedded server's socket."""
         if self.zlh_redis_url is not None:
             return self.zlh_redis_url.get_secret_value()
-        return f"unix://{self.redis_socket}"
+        return f"unix://{self.socket('redis')}"
 
     @property
     def edge(self) -> EdgeConfig:

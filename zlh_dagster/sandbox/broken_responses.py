@@ -21,6 +21,12 @@ class HangUpProtocol(H11Protocol):
         super().connection_made(transport)
         self.app_state = {**self.app_state, _TRANSPORT: transport}
 
+    def shutdown(self) -> None:
+        """End the connection; at once when its reader has stalled in the middle of an answer."""
+        super().shutdown()
+        if self.flow.write_paused:
+            self.transport.abort()
+
 
 class HangUp(Response):
     """No answer at all: the connection stays silent for a while, then closes."""

@@ -57,15 +57,10 @@ def build_record(
         raise Refused(1004, "DNS Validation Error: a record needs a name.")
     data = _srv_data(body, old) if record_type == "SRV" else None
     if data is not None:
-        content, priority = data.content(), data.priority
+        content = data.content()
     else:
         sent = body.get("content", old.content if old and not changed_type else None)
         content = _content(record_type, sent)
-        priority = body.get("priority", old.priority if old else None)
-        if record_type != "MX":
-            priority = None
-        elif not _is_number(priority, 0, 65535):
-            raise Refused(1004, "DNS Validation Error: an MX record needs a priority.")
     proxied = body.get("proxied", old.proxied if old else False)
     if not isinstance(proxied, bool):
         raise Refused(1004, "DNS Validation Error: proxied must be true or false.")
@@ -80,7 +75,7 @@ def build_record(
         content=content,
         ttl=_AUTOMATIC_TTL if proxied else ttl,
         proxied=proxied,
-        priority=priority,
+        priority=_priority(record_type, body, old) if data is None else data.priority,
         data=data,
         comment=_comment(body.get("comment", old.comment if old else None)),
         created_on=old.created_on if old else now,
@@ -123,6 +118,15 @@ def _content(record_type: str, value: Any) -> str:
         raise Refused(
             9005, f"Content for {record_type} record must be a valid IPv{version} address."
         ) from error
+
+
+def _priority(record_type: str, body: JsonObject, old: CloudflareRecord | None) -> int | None:
+    if record_type != "MX":
+        return None
+    value: Any = body.get("priority", old.priority if old else None)
+    if not _is_number(value, 0, 65535):
+        raise Refused(1004, "DNS Validation Error: an MX record needs a priority.")
+    return int(value)
 
 
 def _srv_data(body: JsonObject, old: CloudflareRecord | None) -> SrvData:

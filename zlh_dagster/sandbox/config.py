@@ -23,11 +23,11 @@ class SandboxConfig:
 
     zone: str = "example.gg"
     zone_id: str = "5a4d8b0f6e1c47d29b3e7f8a10c2d4e6"
-    cloudflare_token: str = "sandbox-cloudflare-token"
+    cloudflare_token: str = "sandbox-cloudflare-token"  # noqa: S105 - opens the sandbox alone
     cloudflare_edge_ip: str = "203.0.113.10"
-    technitium_token: str = "sandbox-technitium-token"
+    technitium_token: str = "sandbox-technitium-token"  # noqa: S105 - opens the sandbox alone
     technitium_bearer: bool = True
     velocity_edge_ip: str = "10.70.0.2"
     traefik_edge_ip: str = "10.70.0.3"
-    zpack_secret: str = "sandbox-zpack-secret"
+    zpack_secret: str = "sandbox-zpack-secret"  # noqa: S105 - opens the sandbox alone
     velocity_lists_addresses: bool = True

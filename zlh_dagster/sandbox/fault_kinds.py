@@ -1,5 +1,6 @@
 """The kinds of failure that a surface can be given, and their options."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,10 +19,14 @@ class Option:
     types: tuple[type, ...]
     default: Any
     words: tuple[str, ...] = ()
+    low: float = 0
+    high: float = math.inf
 
     def accepts(self, value: Any) -> bool:
         """Whether a value fits; true and false are no numbers here."""
-        if isinstance(value, bool) and bool not in self.types:
+        if isinstance(value, bool):
+            return bool in self.types
+        if isinstance(value, (int, float)) and not self.low <= value <= self.high:
             return False
         return isinstance(value, self.types) and (not self.words or value in self.words)
 
@@ -38,7 +43,7 @@ class FaultKind:
 FAULT_KINDS: Mapping[str, FaultKind] = {
     "status": FaultKind(
         options={
-            "code": Option((int,), 500),
+            "code": Option((int,), 500, low=200, high=599),
             "retry_after": Option((int, float, type(None)), None),
             "body": Option((str, dict, list, type(None)), None),
         }
@@ -51,13 +56,13 @@ FAULT_KINDS: Mapping[str, FaultKind] = {
     "missing_page": FaultKind(
         scope="listings",
         options={
-            "page": Option((int,), 2),
+            "page": Option((int,), 2, low=1),
             "answer": Option((str,), "error", ("error", "empty")),
         },
         surfaces=("cloudflare",),
     ),
     "cut_short": FaultKind(
-        scope="listings", options={"fraction": Option((int, float), 0.2)}, surfaces=_LISTED
+        scope="listings", options={"fraction": Option((int, float), 0.2, high=1)}, surfaces=_LISTED
     ),
     "empty": FaultKind(scope="listings", surfaces=_LISTED),
     "wrong_types": FaultKind(
@@ -71,5 +76,5 @@ FAULT_KINDS: Mapping[str, FaultKind] = {
 COMMON_OPTIONS: Mapping[str, Option] = {
     "reads": Option((bool,), True),
     "writes": Option((bool,), True),
-    "times": Option((int, type(None)), None),
+    "times": Option((int, type(None)), None, low=1),
 }

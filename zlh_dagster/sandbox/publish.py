@@ -52,8 +52,8 @@ def publish_servers(edge: Edge, servers: list[PublishedServer]) -> int:
             name = f"{server.service}.{host}"
             data = SrvData(priority=0, weight=0, port=server.port, target=host)
             inner = config.velocity_edge_ip if server.minecraft else config.traefik_edge_ip
-            edge.cloudflare.put(new_record(host, "A", config.cloudflare_edge_ip, ttl=_TTL))
-            edge.cloudflare.put(new_record(name, "SRV", ttl=_TTL, data=data))
+            _put_public(edge, new_record(host, "A", config.cloudflare_edge_ip, ttl=_TTL))
+            _put_public(edge, new_record(name, "SRV", ttl=_TTL, data=data))
             edge.technitium.put(TechnitiumRecord(host, "A", address_data(inner), ttl=_TTL))
             edge.technitium.put(
                 TechnitiumRecord(
@@ -72,14 +72,18 @@ def publish_servers(edge: Edge, servers: list[PublishedServer]) -> int:
 
 
 def publish_foreign(edge: Edge) -> None:
-    """Put records into both zones that belong to no server and must stay as they are.
-
-    Those that are there already stay alone, so that publishing twice makes no second set.
-    """
+    """Put records into both zones that belong to no server and must stay as they are."""
     zone = edge.config.zone
-    if not edge.cloudflare.named(zone):
-        edge.cloudflare.put_all(_foreign_public(zone))
-    edge.technitium.put_all(_foreign_internal(zone))
+    with edge.lock:
+        for record in _foreign_public(zone):
+            _put_public(edge, record)
+        edge.technitium.put_all(_foreign_internal(zone))
+
+
+def _put_public(edge: Edge, record: CloudflareRecord) -> None:
+    """Add a record to the public zone, unless an identical one is there."""
+    if all(other.identity() != record.identity() for other in edge.cloudflare.named(record.name)):
+        edge.cloudflare.put(record)
 
 
 def _foreign_public(zone: str) -> list[CloudflareRecord]:

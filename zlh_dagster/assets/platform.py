@@ -1,0 +1,39 @@
+"""What should be true: the platform's rows, and the records that follow from them."""
+
+import dagster as dg
+
+from zlh_dagster.assets.metadata import snapshot_metadata
+from zlh_dagster.core.snapshot import Snapshot
+from zlh_dagster.resources.observe import derive_desired, observe_payloads
+from zlh_dagster.resources.services import Services
+
+OWNERS = ["team:operator"]
+IO_MANAGER = "snapshots"
+_PLATFORM_COLUMNS = ("vmid", "hostname", "ip", "lifecycle", "billingStatus")
+_DESIRED_COLUMNS = ("vmid", "surface", "type", "name", "content", "guard")
+
+
+@dg.asset(group_name="desired", kinds={"sql"}, owners=OWNERS, io_manager_key=IO_MANAGER)
+def persisted_payloads(
+    context: dg.AssetExecutionContext, services: dg.ResourceParam[Services]
+) -> dg.Output[Snapshot]:
+    """Servers as the platform database has them.
+
+    One row for each container, JSON columns as text. An unreadable database is `unobserved`:
+    nothing is compared then.
+    """
+    snapshot = observe_payloads(services, context.run_id)
+    return dg.Output(snapshot, metadata=snapshot_metadata(snapshot, columns=_PLATFORM_COLUMNS))
+
+
+@dg.asset(group_name="desired", kinds={"pandas"}, owners=OWNERS, io_manager_key=IO_MANAGER)
+def desired_edge(
+    services: dg.ResourceParam[Services], persisted_payloads: Snapshot
+) -> dg.Output[Snapshot]:
+    """DNS records and registrations that should exist.
+
+    One row for each record of each game server on each surface that is on, with the reason why
+    its server must not be touched, where there is one.
+    """
+    snapshot = derive_desired(services, persisted_payloads)
+    return dg.Output(snapshot, metadata=snapshot_metadata(snapshot, columns=_DESIRED_COLUMNS))

@@ -1,0 +1,234 @@
+"""`zlh up`: the whole controller in the foreground, everything below `$DAGSTER_HOME`."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import redis
+
+import zlh_dagster
+from zlh_dagster.cli.children import Child, NotStarted
+from zlh_dagster.resources.redis import connect, embedded_command
+from zlh_dagster.resources.settings import Settings
+from zlh_dagster.schema.upgrade import upgrade
+
+LOCATION = "zlh"
+MODULE = "zlh_dagster.definitions"
+_LOG_LEVEL = "warning"
+
+
+class AlreadyUp(Exception):
+    """Another `zlh up` works on the same `$DAGSTER_HOME`."""
+
+
+def run(settings: Settings, *, web: bool, say: Callable[[str], None]) -> int:
+    """Starts everything, keeps it running, and ends all of it on SIGTERM or SIGINT.
+
+    Args:
+        settings: The settings, already checked.
+        web: Whether to serve the web UI.
+        say: Where one-line messages go.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        AlreadyUp: If this `$DAGSTER_HOME` is in use.
+        NotStarted: If a part does not come up.
+    """
+    os.umask(0o077)
+    home = settings.home
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = (home / "zlh.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise AlreadyUp(
+            f"another `zlh up` runs on {home}: stop it, or set another DAGSTER_HOME"
+        ) from None
+    stopping = _Stopping()
+    children = _children(settings, web=web)
+    try:
+        _prepare(settings, say)
+        for child in children:
+            if stopping():
+                break
+            child.start()
+            child.wait_ready(stopping)
+        if not stopping():
+            say(_greeting(settings, web=web))
+        _watch(children, stopping, say)
+    finally:
+        for child in reversed(children):
+            child.stop()
+        lock.close()
+    say("stopped")
+    return 0
+
+
+def _prepare(settings: Settings, say: Callable[[str], None]) -> None:
+    home = settings.home
+    shipped = Path(zlh_dagster.__file__).parent.parent / "dagster.yaml"
+    mine = home / "dagster.yaml"
+    if not mine.exists():
+        shutil.copyfile(shipped, mine)
+    elif shipped.exists() and mine.read_bytes() != shipped.read_bytes():
+        say(f"{mine} differs from the one that comes with this version; yours is used")
+    grpc_server = {"socket": str(settings.socket("code")), "location_name": LOCATION}
+    workspace = {"load_from": [{"grpc_server": grpc_server}]}
+    (home / "workspace.yaml").write_text(json.dumps(workspace))
+    if settings.zlh_database_url is None:
+        from zlh_dagster.resources.database import connect as connect_database
+
+        upgrade(connect_database(settings.database_url))
+    command = [sys.executable, "-m", "zlh_dagster.cli.prepare"]
+    done = subprocess.run(
+        command, env=_environment(settings), check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise NotStarted(f"{home} could not be prepared for Dagster: {last}")
+
+
+def _children(settings: Settings, *, web: bool) -> list[Child]:
+    environment = _environment(settings)
+    workspace = str(settings.home / "workspace.yaml")
+    code = settings.socket("code")
+    code.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    children = []
+    if settings.zlh_redis_url is None:
+        children.append(
+            Child(
+                "Redis",
+                embedded_command(settings),
+                {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+                ready=lambda: _pings(settings.redis_url),
+            )
+        )
+    children.append(
+        Child(
+            "code server",
+            [
+                *(sys.executable, "-m", "dagster", "api", "grpc"),
+                *("--module-name", MODULE),
+                *("--socket", str(code)),
+                *("--location-name", LOCATION),
+                *("--log-level", _LOG_LEVEL),
+            ],
+            environment,
+            ready=lambda: _accepts(str(code)),
+        )
+    )
+    children.append(
+        Child(
+            "daemon",
+            [
+                *(sys.executable, "-m", "dagster._daemon", "run"),
+                *("--workspace", workspace),
+                *("--log-level", _LOG_LEVEL),
+            ],
+            environment,
+        )
+    )
+    if web:
+        address = (settings.zlh_web_host, settings.zlh_web_port)
+        children.append(
+            Child(
+                "web server",
+                [
+                    *(sys.executable, "-m", "dagster_webserver"),
+                    *("--workspace", workspace),
+                    *("--host", address[0], "--port", str(address[1])),
+                    *("--dagster-log-level", _LOG_LEVEL),
+                ],
+                environment,
+                ready=lambda: _accepts(address),
+            )
+        )
+    return children
+
+
+def _watch(children: list[Child], stopping: "_Stopping", say: Callable[[str], None]) -> None:
+    """Restarts whatever ends by itself, until asked to stop."""
+    due: dict[str, float] = {}
+    while not stopping():
+        for child in children:
+            if child.alive():
+                continue
+            if child.name not in due:
+                pause = child.pause()
+                due[child.name] = time.monotonic() + pause
+                say(f"{child.name} ended by itself; starting it again in {pause:.1f} s")
+            elif time.monotonic() >= due.pop(child.name):
+                child.stop()
+                child.start()
+        time.sleep(0.2)
+
+
+class _Stopping:
+    """Whether SIGTERM or SIGINT asked for the end."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def __call__(self) -> bool:
+        return self._asked
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    return {**os.environ, "DAGSTER_HOME": str(settings.home)}
+
+
+def _accepts(address: str | tuple[str, int]) -> bool:
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_UNSPEC
+    try:
+        if isinstance(address, str):
+            with socket.socket(family, socket.SOCK_STREAM) as connection:
+                connection.settimeout(1)
+                connection.connect(address)
+        else:
+            socket.create_connection(address, timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _pings(url: str) -> bool:
+    client = connect(url)
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+    finally:
+        client.close()
+
+
+def _greeting(settings: Settings, *, web: bool) -> str:
+    mode = "repairs are on" if settings.live else "dry run: nothing is written"
+    surfaces = [
+        name
+        for name, on in (
+            ("Cloudflare", settings.cloudflare_on),
+            ("Technitium", settings.technitium_on),
+            ("Velocity", settings.velocity_on),
+        )
+        if on
+    ]
+    parts = [f"up ({mode})", f"watching {', '.join(surfaces) or 'no surface yet'}"]
+    if web:
+        parts.append(f"web UI http://{settings.zlh_web_host}:{settings.zlh_web_port}")
+    return "; ".join(parts)

@@ -1,0 +1,38 @@
+"""The only place that wires assets, jobs, sensors and resources together."""
+
+import dagster as dg
+
+from zlh_dagster.assets.drift import drift
+from zlh_dagster.assets.edge import OBSERVED_EDGE
+from zlh_dagster.assets.platform import IO_MANAGER, desired_edge, persisted_payloads
+from zlh_dagster.assets.snapshot_io import SnapshotIOManager
+from zlh_dagster.checks.observed import OBSERVED_CHECKS, drift_in_step, rows_usable
+from zlh_dagster.jobs.level1_repair import level1_repair
+from zlh_dagster.jobs.observe import observe, observe_every_minute
+from zlh_dagster.resources.services import Services
+from zlh_dagster.sensors.drift import drift_sensor
+from zlh_dagster.sensors.run_failure import run_failure_sensor
+
+
+def build(services: Services) -> dg.Definitions:
+    """All definitions over the given services.
+
+    Args:
+        services: The outside systems; built from the settings when first used, so that loading
+            the definitions reads nothing.
+    """
+    return dg.Definitions(
+        assets=[persisted_payloads, desired_edge, *OBSERVED_EDGE, drift],
+        asset_checks=[*OBSERVED_CHECKS, rows_usable, drift_in_step],
+        jobs=[observe, level1_repair],
+        schedules=[observe_every_minute],
+        sensors=[drift_sensor, run_failure_sensor()],
+        resources={
+            "services": services,
+            IO_MANAGER: SnapshotIOManager(services),
+            "memory": dg.mem_io_manager,
+        },
+    )
+
+
+defs = build(Services())

@@ -1,0 +1,88 @@
+"""Hooks and a sensor that tell Discord how runs ended: one message for each run.
+
+Hooks miss runs whose process was killed; the sensor sees them, but later. Whoever is first marks
+the run with a tag, and the other one keeps quiet.
+"""
+
+import json
+from collections.abc import Callable
+
+import dagster as dg
+
+from zlh_dagster.core.messages import Message, batch_message, run_failed
+from zlh_dagster.core.repair import BatchResult
+from zlh_dagster.resources.services import Services
+
+TOLD_TAG = "zlh/told"
+RESULT = "result"
+"""Name of the op's output, and of the failure's metadata, that holds the batch's result."""
+
+REQUESTED_BY_TAG = "zlh/requested_by"
+
+
+def claim(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether this run was not told yet; marks it as told."""
+    run = instance.get_run_by_id(run_id)
+    if run is not None and TOLD_TAG in run.tags:
+        return False
+    if run is not None:
+        instance.add_run_tags(run_id, {TOLD_TAG: "yes"})
+    return True
+
+
+def repaired_hook(services_key: str = "services") -> dg.HookDefinition:
+    """A hook that tells what a successful repair run did, if it did anything.
+
+    Args:
+        services_key: Resource that holds the services.
+    """
+
+    @dg.success_hook(name="discord_repaired", required_resource_keys={services_key})
+    def discord_repaired(context: dg.HookContext) -> None:
+        def message() -> Message | None:
+            value = dict(context.op_output_values[RESULT])
+            return _batch_message(context, BatchResult.from_json(value))
+
+        _tell(context, services_key, message)
+
+    return discord_repaired
+
+
+def failed_hook(services_key: str = "services") -> dg.HookDefinition:
+    """A hook that tells that an op failed, and what it had done until then.
+
+    Args:
+        services_key: Resource that holds the services.
+    """
+
+    @dg.failure_hook(name="discord_failed", required_resource_keys={services_key})
+    def discord_failed(context: dg.HookContext) -> None:
+        def message() -> Message | None:
+            error = context.op_exception
+            if isinstance(error, dg.Failure) and RESULT in error.metadata:
+                value = json.loads(str(error.metadata[RESULT].value))
+                return _batch_message(context, BatchResult.from_json(value))
+            text = str(error) if error else ""
+            return run_failed(job=context.job_name, run_id=context.run_id, error=text)
+
+        _tell(context, services_key, message)
+
+    return discord_failed
+
+
+def _batch_message(context: dg.HookContext, result: BatchResult) -> Message | None:
+    config = context.op_config or {}
+    requested_by = str(config.get("requested_by", "operator"))
+    return batch_message(result, run_id=context.run_id, requested_by=requested_by)
+
+
+def _tell(context: dg.HookContext, services_key: str, make: Callable[[], Message | None]) -> None:
+    """Sends at most one message for the run; a failure to do so stays in the log."""
+    try:
+        message = make()
+        if message is None or not claim(context.instance, context.run_id):
+            return
+        services: Services = getattr(context.resources, services_key)
+        services.discord.send(message)
+    except Exception as error:  # noqa: BLE001 - a notification never fails a repair
+        context.log.error(f"Discord was not told: {type(error).__name__}")

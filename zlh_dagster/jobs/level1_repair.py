@@ -1,0 +1,169 @@
+"""The job `level1_repair`: one batch of repairs under the lease."""
+
+import json
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from zlh_dagster.core.model import Action, Surface
+from zlh_dagster.core.repair import BatchResult, Finding, RepairRequest, Status
+from zlh_dagster.hooks.discord import RESULT, failed_hook, repaired_hook
+from zlh_dagster.resources.batch_run import run_batch
+from zlh_dagster.resources.database import DatabaseError
+from zlh_dagster.resources.ledger import Fenced
+from zlh_dagster.resources.redis import RedisUnavailable
+from zlh_dagster.resources.repairer import CONTROLLER, OPERATOR
+from zlh_dagster.resources.services import Services
+from zlh_dagster.resources.settings import SettingsError
+
+LEVEL1_REPAIR = "level1_repair"
+POOL = "edge_writes"
+MAX_RUNTIME_SECONDS = 900
+
+
+class RepairItem(dg.Config):
+    """One repair of one server."""
+
+    vmid: int
+    action: str
+    surfaces: list[str] = Field(default_factory=list)
+    reason: str = ""
+
+
+class FindingItem(dg.Config):
+    """Something to record and tell without repair."""
+
+    incident: str
+    severity: str
+    title: str
+    text: str
+    action: str | None = None
+    vmid: int | None = None
+    surface: str | None = None
+
+
+class RepairConfig(dg.Config):
+    """What to repair; `live` false records what would be done."""
+
+    repairs: list[RepairItem] = Field(default_factory=list)
+    findings: list[FindingItem] = Field(default_factory=list)
+    requested_by: str = OPERATOR
+    live: bool = False
+
+
+@dg.op(
+    out={RESULT: dg.Out(dict, io_manager_key="memory")},
+    pool=POOL,
+    description="Guards, fresh read, writes what is wrong, reads back, records.",
+)
+def repair_batch(
+    context: dg.OpExecutionContext, config: RepairConfig, services: dg.ResourceParam[Services]
+) -> dict[str, Any]:
+    """Carries out the batch; fails when a repair failed, after all of them were tried."""
+    try:
+        result = run_batch(
+            services,
+            repairs=_requests(config),
+            findings=tuple(Finding.from_json(item.model_dump()) for item in config.findings),
+            reasons={item.vmid: item.reason for item in config.repairs if item.reason},
+            requested_by=config.requested_by,
+            run_id=context.run_id,
+            live=config.live,
+        )
+    except (RedisUnavailable, DatabaseError, Fenced, SettingsError) as error:
+        text = services.redactor.text(str(error)) if not isinstance(error, SettingsError) else ""
+        raise dg.Failure(description=text or str(error), allow_retries=False) from None
+    _log(context, result)
+    failed = result.with_status(Status.FAILED)
+    value = result.to_json()
+    if failed:
+        raise dg.Failure(
+            description=f"{len(failed)} of {len(result.outcomes)} repairs failed:"
+            f" {failed[0].vmid} {failed[0].reason}",
+            metadata={RESULT: dg.MetadataValue.text(json.dumps(value))},
+            allow_retries=False,
+        )
+    context.add_output_metadata(
+        {
+            **{status.value: len(result.with_status(status)) for status in Status},
+            "findings": len(result.findings),
+            "writes": result.writes,
+            "seconds": result.seconds,
+        },
+        output_name=RESULT,
+    )
+    return value
+
+
+@dg.job(
+    name=LEVEL1_REPAIR,
+    hooks={repaired_hook(), failed_hook()},
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_runtime": str(MAX_RUNTIME_SECONDS), "zlh/exclusive": "edge"},
+    description="Repairs what is safe to repair, one run at a time under the lease.",
+)
+def level1_repair() -> None:
+    """One batch of repairs."""
+    repair_batch.alias(LEVEL1_REPAIR)()
+
+
+def run_config(
+    *,
+    repairs: tuple[RepairRequest, ...],
+    findings: tuple[Finding, ...],
+    reasons: dict[int, str],
+    live: bool,
+) -> dict[str, Any]:
+    """The run config of a batch that the controller asks for."""
+    config = {
+        "repairs": [
+            {
+                "vmid": request.vmid,
+                "action": request.action.value,
+                "surfaces": [surface.value for surface in request.surfaces or ()],
+                "reason": reasons.get(request.vmid, ""),
+            }
+            for request in repairs
+        ],
+        "findings": [finding.to_json() for finding in findings],
+        "requested_by": CONTROLLER,
+        "live": live,
+    }
+    return {"ops": {LEVEL1_REPAIR: {"config": config}}}
+
+
+def _requests(config: RepairConfig) -> tuple[RepairRequest, ...]:
+    """The requests of a config.
+
+    Raises:
+        dagster.Failure: Naming the first entry that cannot be used, before anything is touched.
+    """
+    if config.requested_by not in (OPERATOR, CONTROLLER):
+        raise _bad(f"requested_by: {config.requested_by!r} is not {OPERATOR} or {CONTROLLER}")
+    requests: dict[int, RepairRequest] = {}
+    for item in config.repairs:
+        if item.action not in [action.value for action in Action]:
+            known = ", ".join(action.value for action in Action)
+            raise _bad(f"repairs: {item.action!r} is not an action; known are {known}")
+        unknown = set(item.surfaces) - {surface.value for surface in Surface}
+        if unknown:
+            raise _bad(f"repairs: {sorted(unknown)[0]!r} is not a surface")
+        if item.vmid in requests:
+            raise _bad(f"repairs: server {item.vmid} is named twice; name it once")
+        surfaces = tuple(Surface(name) for name in item.surfaces) or None
+        requests[item.vmid] = RepairRequest(item.vmid, Action(item.action), surfaces)
+    return tuple(requests.values())
+
+
+def _bad(text: str) -> dg.Failure:
+    return dg.Failure(description=text, allow_retries=False)
+
+
+def _log(context: dg.OpExecutionContext, result: BatchResult) -> None:
+    if result.standby is not None:
+        context.log.warning(f"standby: the lease is held by {result.standby}; nothing was done")
+    for outcome in result.outcomes:
+        status = outcome.status.value if outcome.status else "nothing to do"
+        what = "; ".join((*outcome.changes, outcome.reason)).strip("; ")
+        context.log.info(f"{outcome.vmid} {outcome.action.value}: {status}: {what}")
