@@ -23,6 +23,11 @@ _COLOURS = {
     Severity.INFO: 0x5B7083,
 }
 _MARKDOWN = re.compile(r"([\\*_~`|>#\[\]()<@]|:(?=//))")
+_VERBS: dict[Status | None, str] = {
+    Status.SUCCEEDED: "put back",
+    Status.DRY_RUN: "would put back",
+    Status.FAILED: "could not put back",
+}
 _ORDER = (Severity.CRITICAL, Severity.WARNING, Severity.REPAIR, Severity.INFO)
 
 
@@ -139,7 +144,9 @@ def _counted(outcomes: list[RepairOutcome], one: str, many: str) -> str:
 def _outcome_lines(outcomes: tuple[RepairOutcome, ...]) -> list[str]:
     lines = []
     for outcome in outcomes[:_LINES]:
-        what = "; ".join(outcome.changes) if outcome.changes else outcome.reason
+        what = outcome.reason
+        if outcome.changes:
+            what = f"{_VERBS.get(outcome.status, '')} {'; '.join(outcome.changes)}".strip()
         line = f"{outcome.vmid} {outcome.action.value}: {shorten(what, 300)}"
         told_why = outcome.status in (Status.FAILED, Status.REFUSED)
         if told_why and outcome.changes and outcome.reason:

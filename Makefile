@@ -1,0 +1,69 @@
+# The same targets serve people and CI. Everything is installed into .venv, without root.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: install demo test format lint types imports definitions unit lock clean
+
+install: $(VENV)/.runtime
+
+demo: install
+	@$(BIN)/python -m zlh_dagster.cli.demo $(ARGS)
+
+test: $(VENV)/.dev lint types imports definitions unit
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+definitions: $(VENV)/.dev
+	@home=$$(mktemp -d) && cp dagster.yaml $$home/ && \
+	  DAGSTER_HOME=$$home $(BIN)/dagster definitions validate -w workspace.yaml; \
+	  status=$$?; rm -rf $$home; exit $$status
+
+unit: $(VENV)/.dev
+	$(BIN)/pytest $(ARGS)
+
+# Needs `uv` on the path. The locks carry versions and hashes for Python 3.10 to 3.12, no addresses.
+LOCK := uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \
+  --no-annotate --no-strip-extras --no-emit-index-url --extra build pyproject.toml
+
+lock:
+	$(LOCK) -o requirements.lock >/dev/null
+	$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock >/dev/null
+
+clean:
+	rm -rf $(VENV) .zlh-demo
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || { \
+	  echo "Python 3.10 to 3.12 is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "creating $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "the venv module is missing; on Debian: apt install python3-venv" >&2; exit 1; }
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
+	@echo "installing pinned dependencies (a minute or two) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
+	  --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --no-build-isolation --no-index -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	@echo "installing pinned development tools ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
+	  --require-hashes -r requirements-dev.lock
+	@touch $@
