@@ -7,7 +7,7 @@ from zlh_dagster.assets.edge import OBSERVED_EDGE
 from zlh_dagster.assets.platform import IO_MANAGER, desired_edge, persisted_payloads
 from zlh_dagster.assets.snapshot_io import SnapshotIOManager
 from zlh_dagster.checks.observed import OBSERVED_CHECKS, drift_in_step, rows_usable
-from zlh_dagster.jobs.level1_repair import level1_repair
+from zlh_dagster.jobs.level1_repair import LEASE, lease_keeper, level1_repair
 from zlh_dagster.jobs.observe import observe, observe_every_minute
 from zlh_dagster.resources.services import Services
 from zlh_dagster.sensors.drift import drift_sensor
@@ -30,6 +30,7 @@ def build(services: Services) -> dg.Definitions:
         resources={
             "services": services,
             IO_MANAGER: SnapshotIOManager(services),
+            LEASE: lease_keeper,
             "memory": dg.mem_io_manager,
         },
     )

@@ -38,7 +38,7 @@ def observed_asset(surface: Surface) -> dg.AssetsDefinition:
     def observed(
         context: dg.AssetExecutionContext, services: dg.ResourceParam[Services]
     ) -> dg.Output[Snapshot]:
-        snapshot = observe_surface(services, surface, context.run_id)
+        snapshot = observe_surface(services, surface, context.run.run_id)
         if snapshot.reason:
             context.log.warning(f"{snapshot.outcome.value}: {snapshot.reason}")
         return dg.Output(snapshot, metadata=snapshot_metadata(snapshot, columns=_COLUMNS))

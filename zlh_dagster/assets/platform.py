@@ -22,7 +22,7 @@ def persisted_payloads(
     One row for each container, JSON columns as text. An unreadable database is `unobserved`:
     nothing is compared then.
     """
-    snapshot = observe_payloads(services, context.run_id)
+    snapshot = observe_payloads(services, context.run.run_id)
     return dg.Output(snapshot, metadata=snapshot_metadata(snapshot, columns=_PLATFORM_COLUMNS))
 
 

@@ -7,7 +7,10 @@ import typer
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
+from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import SettingsError, load_settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 app = typer.Typer(
     name="zlh",
@@ -45,6 +48,57 @@ def up(
     raise typer.Exit(run(load_settings(), web=not no_web, say=say))
 
 
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Who works, when it last looked, what is open. Example: zlh status --json."""
+    from zlh_dagster.cli.status import gather, show
+
+    with Services(load_settings()) as services:
+        show(_out, gather(services), as_text=not as_json)
+
+
+@app.command()
+def plan(as_json: AsJson = False) -> None:
+    """What would be repaired now and what refused; changes nothing. Example: zlh plan.
+
+    Exit status: 0 nothing to do, 2 something to do, 1 error.
+    """
+    from zlh_dagster.cli.plan import look, show
+
+    with Services(load_settings()) as services:
+        tick, judgement = look(services)
+        raise typer.Exit(show(_out, tick, judgement, as_text=not as_json))
+
+
+@app.command()
+def repair(
+    action: Annotated[str, typer.Argument(help="edge_republish, dns_republish, ...")],
+    vmid: Annotated[int, typer.Option(help="The server.")],
+    live: Annotated[bool, typer.Option("--live", help="Write; else only record.")] = False,
+) -> None:
+    """One repair by hand. Example: zlh repair edge_republish --vmid 5000 --live."""
+    from zlh_dagster.cli.repair import repair as run_repair
+
+    with Services(load_settings()) as services:
+        result = run_repair(services, vmid=vmid, action=action, live=live)
+    for outcome in result.outcomes:
+        what = "; ".join((*outcome.changes, outcome.reason)).strip("; ")
+        say(f"{outcome.vmid} {outcome.status.value if outcome.status else 'in step'}: {what}")
+
+
+@app.command()
+def events(
+    vmid: Annotated[int | None, typer.Option(help="Only this server.")] = None,
+    limit: Annotated[int, typer.Option(help="How many, the newest first.", min=1)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """The repair ledger. Example: zlh events --vmid 5000."""
+    from zlh_dagster.cli.events import show
+
+    with Services(load_settings()) as services:
+        show(_out, services.ledger.events(vmid=vmid, limit=limit), as_text=not as_json)
+
+
 @db.command("upgrade")
 def db_upgrade() -> None:
     """Create or migrate the tables that this project owns. Example: zlh db upgrade."""
@@ -79,8 +133,6 @@ def explain(error: Exception) -> str:
         return explain_database(error)
     text = " ".join(str(error).split()) or type(error).__name__
     try:
-        from zlh_dagster.resources.services import Services
-
         return Services().redactor.text(text)
     except SettingsError:
         return text

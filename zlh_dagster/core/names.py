@@ -12,6 +12,7 @@ from typing import Any
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _MAX_NAME = 253
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 GAME_PORT_KEY = "game"
 
 
@@ -55,8 +56,13 @@ def service_of(game: str) -> Service:
 
 
 def normalise_name(name: str) -> str:
-    """A DNS name as it is compared: lower case, no trailing dot."""
-    return name.lower().removesuffix(".")
+    """A DNS name as it is compared: lower case, no trailing dot.
+
+    Only ASCII has a case there (RFC 4343): the Kelvin sign, which Python lowers to ``k``, must not
+    make one customer's host name equal to another's.
+    """
+    lowered = name.lower() if name.isascii() else name
+    return lowered.removesuffix(".")
 
 
 def host_label(hostname: object, zone: str) -> str:
@@ -129,7 +135,7 @@ def container_address(ip: object) -> str:
         address = ipaddress.ip_address(ip.strip())
     except ValueError as error:
         raise InvalidServer(f"ip: {ip!r:.60} is not an IP address") from error
-    if address.is_unspecified or address.is_multicast:
+    if address.is_unspecified or address.is_multicast or address == _BROADCAST:
         raise InvalidServer(f"ip: {ip!r:.60} is not an address of one host")
     return str(address)
 

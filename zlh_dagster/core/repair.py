@@ -147,15 +147,14 @@ class BatchResult:
     Attributes:
         outcomes: One for each request, in order.
         findings: What was newly recorded without repair.
-        standby: Who holds the lease, when this run did not get it and left.
         interrupted: Ledger rows of earlier runs that this one had to close.
         live: Whether writes were allowed.
-        seconds: From the start of the run to the last verification.
+        seconds: From the start of the batch to the last verification.
+        writes: Calls made to write to the edge.
     """
 
     outcomes: tuple[RepairOutcome, ...] = ()
     findings: tuple[Finding, ...] = ()
-    standby: str | None = None
     interrupted: tuple[str, ...] = ()
     live: bool = False
     seconds: float = 0.0
@@ -168,7 +167,6 @@ class BatchResult:
         return {
             "outcomes": [o.to_json() for o in self.outcomes],
             "findings": [f.to_json() for f in self.findings],
-            "standby": self.standby,
             "interrupted": list(self.interrupted),
             "live": self.live,
             "seconds": self.seconds,
@@ -180,7 +178,6 @@ class BatchResult:
         return BatchResult(
             outcomes=tuple(RepairOutcome.from_json(o) for o in value["outcomes"]),
             findings=tuple(Finding.from_json(f) for f in value["findings"]),
-            standby=value["standby"],
             interrupted=tuple(value["interrupted"]),
             live=value["live"],
             seconds=value["seconds"],

@@ -1,16 +1,18 @@
 """The job `level1_repair`: one batch of repairs under the lease."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from zlh_dagster.core.model import Action, Surface
-from zlh_dagster.core.repair import BatchResult, Finding, RepairRequest, Status
+from zlh_dagster.core.repair import Finding, RepairRequest, Status
 from zlh_dagster.hooks.discord import RESULT, failed_hook, repaired_hook
-from zlh_dagster.resources.batch_run import run_batch
+from zlh_dagster.resources import batch_run
 from zlh_dagster.resources.database import DatabaseError
+from zlh_dagster.resources.lease import LeaseHeld, LeaseKeeper
 from zlh_dagster.resources.ledger import Fenced
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.repairer import CONTROLLER, OPERATOR
@@ -20,6 +22,10 @@ from zlh_dagster.resources.settings import SettingsError
 LEVEL1_REPAIR = "level1_repair"
 POOL = "edge_writes"
 MAX_RUNTIME_SECONDS = 900
+LEASE = "lease"
+HELD, STANDBY = "held", "standby"
+_TOLD = (RedisUnavailable, DatabaseError, Fenced, SettingsError)
+"""Errors whose message is for the operator, without a traceback."""
 
 
 class RepairItem(dg.Config):
@@ -52,29 +58,72 @@ class RepairConfig(dg.Config):
     live: bool = False
 
 
+@dg.resource(description="Gives the lease back at the end of the run, however it ends.")
+def lease_keeper() -> Iterator[LeaseKeeper]:
+    """What holds the lease from the op that takes it to the end of the run."""
+    keeper = LeaseKeeper()
+    try:
+        yield keeper
+    finally:
+        keeper.release()
+
+
 @dg.op(
+    out={
+        HELD: dg.Out(bool, is_required=False, io_manager_key="memory"),
+        STANDBY: dg.Out(str, is_required=False, io_manager_key="memory"),
+    },
+    description="Takes the singleton lease, or says who holds it and leaves.",
+)
+def take_lease(
+    context: dg.OpExecutionContext,
+    services: dg.ResourceParam[Services],
+    lease: dg.ResourceParam[LeaseKeeper],
+) -> Iterator[dg.Output[Any]]:
+    """Takes the lease before the pool is waited for, so that a standby leaves at once."""
+    try:
+        lease.keep(batch_run.take_lease(services, run_id=context.run_id))
+    except LeaseHeld as held:
+        context.log.warning(f"standby: the lease is held by {held}; nothing was done")
+        yield dg.Output(str(held), STANDBY)
+        return
+    except _TOLD as error:
+        raise _failure(services, error) from None
+    yield dg.Output(True, HELD)
+
+
+@dg.op(
+    ins={HELD: dg.In(bool)},
     out={RESULT: dg.Out(dict, io_manager_key="memory")},
     pool=POOL,
     description="Guards, fresh read, writes what is wrong, reads back, records.",
 )
 def repair_batch(
-    context: dg.OpExecutionContext, config: RepairConfig, services: dg.ResourceParam[Services]
+    context: dg.OpExecutionContext,
+    config: RepairConfig,
+    held: bool,
+    services: dg.ResourceParam[Services],
+    lease: dg.ResourceParam[LeaseKeeper],
 ) -> dict[str, Any]:
     """Carries out the batch; fails when a repair failed, after all of them were tried."""
+    repairs = _requests(config)
     try:
-        result = run_batch(
+        result = batch_run.run_batch(
             services,
-            repairs=_requests(config),
+            lease.lease,
+            repairs=repairs,
             findings=tuple(Finding.from_json(item.model_dump()) for item in config.findings),
             reasons={item.vmid: item.reason for item in config.repairs if item.reason},
             requested_by=config.requested_by,
             run_id=context.run_id,
             live=config.live,
         )
-    except (RedisUnavailable, DatabaseError, Fenced, SettingsError) as error:
-        text = services.redactor.text(str(error)) if not isinstance(error, SettingsError) else ""
-        raise dg.Failure(description=text or str(error), allow_retries=False) from None
-    _log(context, result)
+    except _TOLD as error:
+        raise _failure(services, error) from None
+    for outcome in result.outcomes:
+        status = outcome.status.value if outcome.status else "in step"
+        what = "; ".join((*outcome.changes, outcome.reason)).strip("; ")
+        context.log.info(f"{outcome.vmid} {outcome.action.value}: {status}: {what}")
     failed = result.with_status(Status.FAILED)
     value = result.to_json()
     if failed:
@@ -98,14 +147,15 @@ def repair_batch(
 
 @dg.job(
     name=LEVEL1_REPAIR,
-    hooks={repaired_hook(), failed_hook()},
+    hooks={failed_hook()},
     executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(MAX_RUNTIME_SECONDS), "zlh/exclusive": "edge"},
     description="Repairs what is safe to repair, one run at a time under the lease.",
 )
 def level1_repair() -> None:
-    """One batch of repairs."""
-    repair_batch.alias(LEVEL1_REPAIR)()
+    """One batch of repairs, with the lease around all of it."""
+    held, _ = take_lease()
+    repair_batch.alias(LEVEL1_REPAIR).with_hooks({repaired_hook()})(held)
 
 
 def run_config(
@@ -160,10 +210,8 @@ def _bad(text: str) -> dg.Failure:
     return dg.Failure(description=text, allow_retries=False)
 
 
-def _log(context: dg.OpExecutionContext, result: BatchResult) -> None:
-    if result.standby is not None:
-        context.log.warning(f"standby: the lease is held by {result.standby}; nothing was done")
-    for outcome in result.outcomes:
-        status = outcome.status.value if outcome.status else "nothing to do"
-        what = "; ".join((*outcome.changes, outcome.reason)).strip("; ")
-        context.log.info(f"{outcome.vmid} {outcome.action.value}: {status}: {what}")
+def _failure(services: Services, error: Exception) -> dg.Failure:
+    text = str(error)
+    if not isinstance(error, SettingsError):
+        text = services.redactor.text(text)
+    return dg.Failure(description=text, allow_retries=False)

@@ -162,6 +162,34 @@ class Lease:
                 self._lost = "it could not be renewed in time"
 
 
+class LeaseKeeper:
+    """Holds at most one lease for the length of a run, from whichever step takes it."""
+
+    def __init__(self) -> None:
+        self._lease: Lease | None = None
+
+    def keep(self, lease: Lease) -> None:
+        """Takes over the duty to give the lease back."""
+        self._lease = lease
+
+    @property
+    def lease(self) -> Lease:
+        """The lease.
+
+        Raises:
+            LeaseLost: If none was taken.
+        """
+        if self._lease is None:
+            raise LeaseLost("no lease was taken in this run")
+        return self._lease
+
+    def release(self) -> None:
+        """Gives the lease back, if one was taken; never raises."""
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
+
+
 def acquire(client: "redis.Redis", *, run_id: str, seconds: float, fence_floor: int = 0) -> Lease:
     """Takes the lease, at once or not at all.
 

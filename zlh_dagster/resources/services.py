@@ -1,6 +1,7 @@
 """Everything that the controller talks to, built from the settings when first needed."""
 
 from functools import cached_property
+from types import TracebackType
 
 import pandas as pd
 import redis
@@ -32,6 +33,28 @@ class Services:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._given = settings
+
+    def close(self) -> None:
+        """Closes whatever was opened; the services can be used again afterwards."""
+        for client in self.__dict__.pop("surfaces", {}).values():
+            client.close()
+        if "engine" in self.__dict__:
+            self.__dict__.pop("engine").dispose()
+            self.__dict__.pop("ledger", None)
+        if "redis" in self.__dict__:
+            self.__dict__.pop("redis").close()
+            self.__dict__.pop("incidents", None)
+
+    def __enter__(self) -> "Services":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     @cached_property
     def settings(self) -> Settings:

@@ -90,6 +90,21 @@ class SnapshotStore:
                 f"no snapshot of {source} at tick {tick} ({type(error).__name__})"
             ) from error
 
+    def newest_tick(self) -> str:
+        """Identifier of the tick whose files were written last, complete or not.
+
+        Raises:
+            SnapshotMissing: If there is none.
+        """
+        try:
+            files = self._fs.find(self._root, detail=True)
+        except OSError:
+            files = {}
+        done = [(f["mtime"], name) for name, f in files.items() if name.endswith(".parquet")]
+        if not done:
+            raise SnapshotMissing("no tick was observed here yet")
+        return str(posixpath.basename(posixpath.dirname(max(done)[1])))
+
 
 def _frame(table: pa.Table) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas()

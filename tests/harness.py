@@ -1,0 +1,98 @@
+"""The real loop in one process: real jobs, sensor, HTTP, Redis and database, without daemons."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from zlh_dagster.definitions import build
+from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR
+from zlh_dagster.jobs.observe import OBSERVE
+from zlh_dagster.resources.services import Services
+
+
+@dataclass
+class Loop:
+    """One controller; ``minute`` is what happens between two full minutes."""
+
+    services: Services
+    instance: dg.DagsterInstance
+    cursor: str | None = None
+    skips: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.definitions = build(self.services)
+
+    def observe(self) -> dg.ExecuteInProcessResult:
+        """One tick."""
+        job = self.definitions.resolve_job_def(OBSERVE)
+        return job.execute_in_process(instance=self.instance, raise_on_error=False)
+
+    def judge(self) -> list[dg.RunRequest]:
+        """The drift sensor, once; its skip reasons are kept."""
+        sensor = self.definitions.resolve_sensor_def("drift_sensor")
+        with dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, resources={"services": self.services}
+        ) as context:
+            result = sensor.evaluate_tick(context)
+        if result.skip_message:
+            self.skips.append(result.skip_message)
+        self.cursor = result.cursor
+        for event in result.asset_events:
+            self.instance.report_runless_asset_event(event)
+        return list(result.run_requests or [])
+
+    def repair(self, run_config: dict[str, Any], **options: Any) -> dg.ExecuteInProcessResult:
+        """The repair job with a config of the contract."""
+        job = self.definitions.resolve_job_def(LEVEL1_REPAIR)
+        return job.execute_in_process(
+            run_config=run_config, instance=self.instance, raise_on_error=False, **options
+        )
+
+    def minute(self) -> list[dg.ExecuteInProcessResult]:
+        """A tick, its judgement, and the repair runs that follow."""
+        assert self.observe().success
+        return [self.repair(request.run_config) for request in self.judge()]
+
+    def by_hand(self, *repairs: tuple[int, str], live: bool = True) -> dg.ExecuteInProcessResult:
+        """A repair as the operator asks for it."""
+        config = {
+            "repairs": [{"vmid": vmid, "action": action} for vmid, action in repairs],
+            "requested_by": "operator",
+            "live": live,
+        }
+        return self.repair({"ops": {LEVEL1_REPAIR: {"config": config}}})
+
+
+def writes(sandbox: Any, *surfaces: str) -> list[Any]:
+    """Writes that reached the sandbox's surfaces, all but Discord when none is named."""
+    wanted = surfaces or ("cloudflare", "technitium", "velocity")
+    return [e for e in sandbox.edge.journal.entries() if e.write and e.surface in wanted]
+
+
+def statuses(services: Services, vmid: int | None = None) -> list[str]:
+    """Statuses of the ledger's rows, oldest first."""
+    return [event["status"] for event in reversed(services.ledger.events(vmid=vmid))]
+
+
+def titles(sandbox: Any) -> list[str]:
+    """Titles of the Discord messages so far."""
+    return [m.payload["embeds"][0]["title"] for m in sandbox.edge.discord.inbox()]
+
+
+def edge_state(sandbox: Any) -> list[tuple[str, ...]]:
+    """The whole edge as comparable values, record identifiers and times left out."""
+    state: Iterable[tuple[str, ...]] = (
+        *(
+            ("cloudflare", r.name, r.type, str(r.content), str(r.data), str(r.ttl), str(r.proxied))
+            for r in sandbox.edge.cloudflare.records()
+        ),
+        *(
+            ("technitium", r.name, r.type, str(r.data), str(r.ttl), str(r.disabled))
+            for r in sandbox.edge.technitium.records()
+            if r.type != "SOA"
+        ),
+        *(("velocity", b.name, b.address, str(b.port)) for b in sandbox.edge.velocity.backends()),
+    )
+    return sorted(state)

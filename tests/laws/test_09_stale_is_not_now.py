@@ -1,0 +1,80 @@
+"""Law 9: a snapshot older than two ticks, or of mixed ticks, causes no repair."""
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from tests.harness import writes
+from zlh_dagster.core.model import Surface
+from zlh_dagster.resources import observe as observing
+from zlh_dagster.resources.observe import SOURCE_OF
+
+SRV = "_minecraft._tcp.mc-5000.example.gg"
+
+
+@pytest.fixture
+def broken(sandbox):
+    sandbox.edge.cloudflare.remove(sandbox.edge.cloudflare.named(SRV)[0].id)
+
+
+def at(monkeypatch, **ago: float) -> None:
+    then = datetime.now(timezone.utc) - timedelta(**ago)
+    monkeypatch.setattr(observing, "_now", lambda: then)
+
+
+def test_stale_is_not_now_an_old_tick_causes_no_repair(loop, sandbox, broken, monkeypatch):
+    at(monkeypatch, seconds=121)
+    assert loop.minute() == []
+    assert "more than two ticks" in loop.skips[-1]
+    assert writes(sandbox) == []
+    at(monkeypatch, seconds=100)
+    assert len(loop.minute()) == 1
+    assert len(writes(sandbox)) == 1
+
+
+def test_a_tick_from_the_future_causes_no_repair(loop, sandbox, broken, monkeypatch):
+    at(monkeypatch, hours=-1)
+    assert loop.minute() == []
+    assert "clock" in loop.skips[-1]
+    assert writes(sandbox) == []
+
+
+def test_stale_is_not_now_mixed_ticks_cause_no_repair(loop, sandbox, broken):
+    """A listing of one tick never meets the payloads of another."""
+    store = loop.services.snapshots
+    first = loop.observe().run_id
+    second = loop.observe().run_id
+    source = SOURCE_OF[Surface.CLOUDFLARE]
+    with (
+        store._fs.open(store.path(source, first), "rb") as old,
+        store._fs.open(store.path(source, second), "wb") as new,
+    ):
+        new.write(old.read())
+    assert loop.judge() == []
+    assert "snapshots of 2 ticks" in loop.skips[-1]
+    assert writes(sandbox) == []
+
+
+def test_an_incomplete_tick_causes_no_repair(loop, sandbox, broken):
+    store = loop.services.snapshots
+    tick = loop.observe().run_id
+    store._fs.rm(store.path(SOURCE_OF[Surface.VELOCITY], tick))
+    assert loop.judge() == []
+    assert "no snapshot of velocity_backends" in loop.skips[-1]
+    assert writes(sandbox) == []
+
+
+def test_a_tick_is_judged_once(loop, sandbox, broken):
+    loop.minute()
+    assert loop.judge() == []
+    assert "judged already" in loop.skips[-1]
+    assert len(writes(sandbox)) == 1
+
+
+def test_a_tick_from_before_the_last_repair_asks_for_nothing(loop, sandbox, broken):
+    """What it saw may be what the repair has just mended; the next tick decides."""
+    loop.observe()
+    loop.by_hand((5000, "dns_republish"))
+    assert loop.judge() == []
+    assert "before the last repair" in loop.skips[-1]
+    assert len(writes(sandbox)) == 1

@@ -1,0 +1,228 @@
+"""What a Dagster user sees: assets, metadata, checks, tags, skip reasons, hooks."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from tests.harness import statuses, titles, writes
+from zlh_dagster.definitions import defs
+
+ROOT = Path(__file__).parents[2]
+SRV = "_minecraft._tcp.mc-5000.example.gg"
+NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+NUMBERS = {"rows", "observed", "requests", "seconds"}
+
+
+def delete_srv(sandbox):
+    sandbox.edge.cloudflare.remove(sandbox.edge.cloudflare.named(SRV)[0].id)
+
+
+def latest(loop, asset: str) -> dg.AssetMaterialization:
+    event = loop.instance.get_latest_materialization_event(dg.AssetKey(asset))
+    assert event is not None
+    assert event.asset_materialization is not None
+    return event.asset_materialization
+
+
+def test_every_asset_has_a_group_kinds_an_owner_and_a_first_line():
+    for spec in defs.resolve_all_asset_specs():
+        assert spec.group_name in {"desired", "observed", "drift"}
+        assert spec.kinds
+        assert spec.owners == ["team:operator"]
+        first = (spec.description or "").splitlines()[0]
+        assert first.endswith("."), f"{spec.key}: {first!r}"
+
+
+@pytest.mark.parametrize("fault", [None, "disconnect"])
+def test_every_tick_has_the_same_numbers_observed_or_not(loop, sandbox, fault):
+    if fault:
+        sandbox.edge.faults.switch_on("cloudflare", fault)
+    loop.minute()
+    for asset in ("persisted_payloads", "desired_edge", "cloudflare_records"):
+        metadata = latest(loop, asset).metadata
+        assert set(metadata) >= NUMBERS | {"first_rows", "outcome", "reason"}
+        assert all(isinstance(metadata[name].value, (int, float)) for name in NUMBERS)
+    assert latest(loop, "cloudflare_records").metadata["observed"].value == (0 if fault else 1)
+
+
+def test_drift_is_reported_with_counts_and_rows(loop, sandbox):
+    loop.minute()
+    quiet = latest(loop, "drift").metadata
+    delete_srv(sandbox)
+    loop.minute()
+    found = latest(loop, "drift").metadata
+    assert set(quiet) == set(found)
+    assert (quiet["drifting"].value, found["drifting"].value) == (0, 1)
+    assert (found["missing"].value, found["repairs"].value) == (1, 1)
+    [row] = found["first_rows"].records
+    assert row.data["name"] == SRV
+
+
+def test_checks_warn_and_fail_no_run(loop, sandbox, platform):
+    with platform.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE \"ContainerInstance\" SET hostname = 'not a host' WHERE vmid = 5001"
+        )
+    sandbox.edge.faults.switch_on("technitium", "disconnect")
+    result = loop.observe()
+    assert result.success
+    failed = {
+        (e.asset_key.path[-1], e.check_name, e.severity)
+        for e in result.get_asset_check_evaluations()
+        if not e.passed
+    }
+    assert failed == {
+        ("technitium_records", "observed", dg.AssetCheckSeverity.WARN),
+        ("desired_edge", "rows_usable", dg.AssetCheckSeverity.WARN),
+    }
+
+
+def test_a_repair_run_says_why_it_exists(loop, sandbox):
+    delete_srv(sandbox)
+    tick = loop.observe().run_id
+    [request] = loop.judge()
+    assert request.tags["zlh/tick"] == tick
+    assert request.tags["zlh/vmid"] == "5000"
+    [repair] = request.run_config["ops"]["level1_repair"]["config"]["repairs"]
+    assert repair["reason"] == "cloudflare SRV missing"
+
+
+def test_a_skip_says_what_was_compared(loop):
+    loop.minute()
+    assert "compared on cloudflare, technitium, velocity, 0 drifting" in loop.skips[-1]
+
+
+def test_at_most_one_batch_while_a_repair_is_under_way(loop, sandbox):
+    delete_srv(sandbox)
+    loop.observe()
+    loop.instance.create_run_for_job(
+        loop.definitions.resolve_job_def("level1_repair"),
+        run_config={"ops": {"level1_repair": {"config": {}}}},
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    assert loop.judge() == []
+    assert "is under way" in loop.skips[-1]
+
+
+def test_the_schedule_skips_while_a_tick_is_under_way(loop, tmp_path):
+    instance = dg.DagsterInstance.local_temp(str(tmp_path))
+    schedule = loop.definitions.resolve_schedule_def("observe_every_minute")
+    assert schedule.cron_schedule == "* * * * *"
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    context = dg.build_schedule_context(instance=instance, scheduled_execution_time=NOON)
+    assert len(schedule.evaluate_tick(context).run_requests) == 1
+    instance.create_run_for_job(
+        loop.definitions.resolve_job_def("observe"), status=dg.DagsterRunStatus.STARTED
+    )
+    assert "still under way" in schedule.evaluate_tick(context).skip_message
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"repairs": [{"vmid": 5000, "action": "delete_everything"}]}, "is not an action"),
+        ({"repairs": [{"vmid": 5000, "action": "dns_republish"}] * 2}, "named twice"),
+        ({"requested_by": "somebody"}, "requested_by"),
+        (
+            {"repairs": [{"vmid": 5000, "action": "dns_republish", "surfaces": ["route53"]}]},
+            "'route53' is not a surface",
+        ),
+    ],
+)
+def test_a_config_that_cannot_be_used_names_what_is_wrong(loop, sandbox, config, says):
+    result = loop.repair({"ops": {"level1_repair": {"config": {**config, "live": True}}}})
+    assert not result.success
+    [failure] = [e for e in result.all_events if e.is_step_failure]
+    assert says in failure.step_failure_data.error.message + str(
+        failure.step_failure_data.user_failure_data
+    )
+    assert writes(sandbox) == []
+    assert statuses(loop.services) == []
+
+
+def test_a_repair_of_a_higher_level_is_refused_whoever_asks(loop, sandbox):
+    loop.by_hand((5000, "velocity_repoint"))
+    assert writes(sandbox) == []
+    [event] = loop.services.ledger.events()
+    assert (event["status"], event["level"]) == ("refused", 2)
+
+
+def test_one_message_for_a_failed_run_hook_and_sensor_together(loop, sandbox):
+    delete_srv(sandbox)
+    sandbox.edge.faults.switch_on("cloudflare", "write_ignored")
+    [run] = loop.minute()
+    assert len(sandbox.edge.discord.inbox()) == 1
+    tell(loop, run.run_id, "level1_repair")
+    assert len(sandbox.edge.discord.inbox()) == 1
+
+
+def test_a_killed_run_is_told_by_the_sensor_once(loop, sandbox):
+    run = loop.instance.create_run_for_job(
+        loop.definitions.resolve_job_def("level1_repair"),
+        run_config={"ops": {"level1_repair": {"config": {}}}},
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    loop.instance.report_run_failed(run, "the worker was killed")
+    for _ in range(2):
+        tell(loop, run.run_id, "level1_repair")
+    assert titles(sandbox) == ["level1\\_repair failed"]
+
+
+def test_a_job_that_fails_every_minute_is_told_once(loop, sandbox):
+    for _ in range(3):
+        run = loop.instance.create_run_for_job(
+            loop.definitions.resolve_job_def("observe"), status=dg.DagsterRunStatus.STARTED
+        )
+        loop.instance.report_run_failed(run, "the disk is full")
+        tell(loop, run.run_id, "observe")
+    assert titles(sandbox) == ["observe failed"]
+
+
+def tell(loop, run_id: str, job: str) -> None:
+    """Evaluates the run-failure sensor for one failed run."""
+    run = loop.instance.get_run_by_id(run_id)
+    [record] = loop.instance.get_records_for_run(
+        run_id, of_type=dg.DagsterEventType.PIPELINE_FAILURE
+    ).records
+    context = dg.build_run_status_sensor_context(
+        sensor_name="tell_failed_runs",
+        dagster_event=record.event_log_entry.dagster_event,
+        dagster_instance=loop.instance,
+        dagster_run=run,
+        resources={"services": loop.services},
+    ).for_run_failure()
+    loop.definitions.resolve_sensor_def("tell_failed_runs")(context)
+
+
+def test_definitions_validate_without_a_warning(tmp_path):
+    """Loading reads no setting: it works on a machine without any."""
+    (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    program = Path(sys.executable).parent / "dagster"
+    done = subprocess.run(
+        [program, "definitions", "validate", "-w", ROOT / "workspace.yaml"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "DAGSTER_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert "All code locations passed validation" in output
+    # The command's own notice of a successor is not ours to silence.
+    own = [line for line in output.splitlines() if "SupersessionWarning" not in line]
+    assert not [line for line in own if "WARNING" in line or "Warning" in line], output
+
+
+def test_run_config_of_the_contract_is_accepted(loop):
+    config = json.loads(
+        '{"ops": {"level1_repair": {"config": {"repairs": [{"vmid": 5000, "action":'
+        ' "edge_republish"}], "requested_by": "operator", "live": true}}}}'
+    )
+    assert loop.repair(config).success
