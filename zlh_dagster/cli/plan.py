@@ -13,7 +13,7 @@ from zlh_dagster.core.model import Surface
 from zlh_dagster.resources.observe import derive_desired, observe_payloads, observe_surface
 from zlh_dagster.resources.services import Services
 
-NOTHING_TO_DO, SOMETHING_TO_DO = 0, 2
+NOTHING_TO_DO, NOT_KNOWN, SOMETHING_TO_DO = 0, 1, 2
 
 
 def look(services: Services) -> tuple[Tick, Judgement]:
@@ -53,9 +53,11 @@ def show(out: Console, tick: Tick, judgement: Judgement, *, as_text: bool) -> in
     """Prints the plan and returns the exit status."""
     plan = as_json(tick, judgement)
     todo = bool(plan["repairs"] or plan["findings"])
+    # What was not seen may drift: "nothing to do" would be a guess.
+    status = SOMETHING_TO_DO if todo else NOT_KNOWN if tick.unobserved else NOTHING_TO_DO
     if not as_text:
         out.print_json(json.dumps(plan))
-        return SOMETHING_TO_DO if todo else NOTHING_TO_DO
+        return status
     for source, reason in sorted(tick.unobserved.items()):
         out.print(f"not seen: {escape(source)}: {escape(reason)}", style="yellow")
     if plan["repairs"]:
@@ -68,6 +70,6 @@ def show(out: Console, tick: Tick, judgement: Judgement, *, as_text: bool) -> in
         for finding in plan["findings"]:
             table.add_row(escape(finding["title"]), escape(finding["text"]))
         out.print(table)
-    if not todo:
+    if status == NOTHING_TO_DO:
         out.print(f"nothing to do: {plan['compared']} records compared, {plan['held']} held")
-    return SOMETHING_TO_DO if todo else NOTHING_TO_DO
+    return status

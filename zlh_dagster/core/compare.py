@@ -82,7 +82,7 @@ def orphans(observed: pd.DataFrame, *, claimed: Iterable[str], config: EdgeConfi
 
     A record counts when it is a backend registration, an SRV record of a service that the platform
     publishes, or an A record that points at one of its edge addresses. Anything else in the zone
-    is somebody else's. Nothing here is ever deleted.
+    is somebody else's, the zone's own name included. Nothing here is ever deleted.
 
     Returns:
         Frame with :data:`DRIFT_COLUMNS`, kind ``orphan``.
@@ -93,10 +93,10 @@ def orphans(observed: pd.DataFrame, *, claimed: Iterable[str], config: EdgeConfi
     prefix = "^(?:" + "|".join(SRV_PREFIXES) + r")\."
     is_srv = (observed["type"] == "SRV") & names.str.match(prefix)
     edge = [ip for ip in (config.cloudflare_ip, config.velocity_ip, config.traefik_ip) if ip]
-    is_edge = (observed["type"] == "A") & observed["content"].isin(edge) & (names != config.zone)
+    is_edge = (observed["type"] == "A") & observed["content"].isin(edge)
     host = names.where(~is_srv, names.str.replace(prefix, "", regex=True))
     label = host.str.removesuffix(zone_suffix) if zone_suffix else host
-    alone = (is_backend | is_srv | is_edge) & ~label.isin(list(claimed))
+    alone = (is_backend | is_srv | is_edge) & (host != config.zone) & ~label.isin(list(claimed))
     rows = observed[alone]
     nobody = pd.DataFrame(index=rows.index, columns=["vmid", "guard", "content", "ttl"])
     wanted = rows[["surface", "name", "type"]].join(nobody)

@@ -89,6 +89,7 @@ def take_lease(
         return
     except _TOLD as error:
         raise _failure(services, error) from None
+    _free_slots_of_the_dead(context.instance, context.run_id)
     yield dg.Output(True, HELD)
 
 
@@ -208,6 +209,20 @@ def _requests(config: RepairConfig) -> tuple[RepairRequest, ...]:
 
 def _bad(text: str) -> dg.Failure:
     return dg.Failure(description=text, allow_retries=False)
+
+
+def _free_slots_of_the_dead(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Frees the pool from runs that were killed.
+
+    Whoever holds the lease is alone: another run that still has the pool's slot has lost its lease
+    and can write nothing, so waiting for it would only keep everybody from repairing.
+    """
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return
+    pool = storage.get_concurrency_info(POOL)
+    for other in (pool.active_run_ids | pool.assigned_run_ids | pool.pending_run_ids) - {run_id}:
+        storage.free_concurrency_slots_for_run(other)
 
 
 def _failure(services: Services, error: Exception) -> dg.Failure:

@@ -131,6 +131,23 @@ class Settings(BaseSettings):
             _check_url(value.get_secret_value(), http_anywhere=False)
         return value
 
+    @field_validator("zlh_database_url")
+    @classmethod
+    def _database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            backend = value.get_secret_value().partition("://")[0].partition("+")[0]
+            if backend not in ("sqlite", "postgresql", "postgres", "mariadb", "mysql"):
+                raise ValueError("must begin with sqlite://, postgresql:// or mariadb://")
+        return value
+
+    @field_validator("zlh_redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        schemes = ("redis://", "rediss://", "unix://")
+        if value is not None and not value.get_secret_value().startswith(schemes):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
     @model_validator(mode="after")
     def _together(self) -> "Settings":
         groups = (
