@@ -161,3 +161,16 @@ def children_of(pid: int) -> set[int]:
             child = int(status.parent.name)
             found |= {child} | children_of(child)
     return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those that still run; one that ended and only waits to be collected does not."""
+    running = set()
+    for pid in pids:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state != "Z":
+            running.add(pid)
+    return running

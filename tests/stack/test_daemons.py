@@ -4,7 +4,6 @@ Two deployments run side by side on this machine, one live and one in dry-run.
 """
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import httpx
 import pytest
 
 from tests.harness import edge_state
-from tests.stack.stack import Stack, children_of, repair_yaml, until
+from tests.stack.stack import Stack, alive, children_of, repair_yaml, until
 
 pytestmark = pytest.mark.slow
 
@@ -152,6 +151,5 @@ def test_sigterm_ends_every_process_and_a_second_up_on_one_home_is_refused(stack
         family = children_of(stack.process.pid)
         assert len(family) >= 3
         assert stack.down() == 0
-        left = [pid for pid in family if os.path.exists(f"/proc/{pid}")]
-        assert left == []
+        until(lambda family=family: not alive(family), seconds=5, what="the end of every process")
         assert "Traceback" not in stack.log.read_text()

@@ -1,0 +1,237 @@
+"""What the operator reads: within Discord's limits, harmless, the worst first."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zlh_dagster.core.messages import Message, batch_message, payload, plain, run_failed, shorten
+from zlh_dagster.core.model import Action
+from zlh_dagster.core.repair import BatchResult, Finding, RepairOutcome, Severity, Status
+from zlh_dagster.sandbox.discord_limits import broken_limits
+
+FORMATTING = set("\\*_~`|>#[]()<@")
+
+
+def outcome(vmid=5000, status=Status.SUCCEEDED, reason="", changes=("x A y (missing)",), **values):
+    return RepairOutcome(vmid, Action.DNS_REPUBLISH, status, reason, changes, **values)
+
+
+def finding(severity=Severity.WARNING, title="a title", text="a text"):
+    return Finding("incident", severity, title, text)
+
+
+def told(*outcomes, findings=(), interrupted=()) -> Message | None:
+    result = BatchResult(outcomes, tuple(findings), interrupted=tuple(interrupted), seconds=1.25)
+    return batch_message(result, run_id="0123456789abcdef", requested_by="controller")
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    severity=st.sampled_from(list(Severity)),
+    title=st.text(min_size=1, max_size=700),
+    lines=st.lists(st.text(max_size=3000), max_size=20),
+    footer=st.text(max_size=4000),
+)
+def test_every_message_fits_discords_limits_and_mentions_nobody(severity, title, lines, footer):
+    body = payload(Message(severity, title, tuple(lines), footer))
+    assert broken_limits(body) == []
+    assert body["allowed_mentions"] == {"parse": []}
+    assert len(body["embeds"]) == 1
+
+
+@pytest.mark.parametrize("character", ["x", "*", "@", "\\", "é", "💥", "\n", " "])
+def test_huge_texts_are_shortened(character):
+    huge = character * 100_000
+    body = payload(Message(Severity.CRITICAL, "title " + huge, (huge, huge), huge))
+    assert broken_limits(body) == []
+
+
+def test_a_long_text_keeps_its_head_and_its_tail():
+    """The tail of an error is where its cause stands."""
+    lines = ("the head", "x" * 10_000, "the cause")
+    description = payload(Message(Severity.CRITICAL, "t", lines))["embeds"][0]["description"]
+    assert description.startswith("the head\n")
+    assert description.endswith("\nthe cause")
+    assert " … " in description
+    assert len(description) == 4096
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(max_size=60), limit=st.integers(min_value=4, max_value=60))
+def test_shortening_never_exceeds_the_limit_and_leaves_short_texts_alone(text, limit):
+    short = shorten(text, limit)
+    assert len(short) <= limit
+    if len(text) <= limit:
+        assert short == text
+    else:
+        head, _, tail = short.partition(" … ")
+        assert text.startswith(head)
+        assert text.endswith(tail)
+
+
+# --- harmless ------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(st.sampled_from("\\*_~`|>#[]()<@ab: /\n\t"), max_size=60))
+def test_no_formatting_character_is_left_without_its_escape(text):
+    assert set(re.sub(r"\\.", "", plain(text))) & FORMATTING == set()
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(st.sampled_from("\\*_~`|>#[]()<@ab"), max_size=60))
+def test_what_is_read_is_what_was_written(text):
+    """Discord drops one backslash before each escaped character."""
+    assert re.sub(r"\\(.)", r"\1", plain(text)) == " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    "hostname",
+    [
+        "@everyone",
+        "@here",
+        "<@123456>",
+        "<@&1>",
+        "<#1>",
+        "[x](https://evil.example)",
+        "```",
+        "||x||",
+        "https://evil.example",
+        "# big",
+        "> quote",
+        "<t:0>",
+        "<:a:1>",
+        "**x**",
+        "a\n@everyone",
+    ],
+)
+def test_what_customers_choose_neither_mentions_nor_formats(hostname):
+    message = told(
+        outcome(reason=f"hostname: {hostname!r}", status=Status.REFUSED, changes=()),
+        findings=[finding(title=f"Server {hostname}", text=hostname)],
+    )
+    body = payload(message)
+    texts = body["embeds"][0]["title"] + body["embeds"][0]["description"]
+    bare = re.sub(r"\\.", "", texts)
+    assert set(bare) & FORMATTING == set()
+    assert "://" not in bare
+    assert body["allowed_mentions"] == {"parse": []}
+
+
+def test_a_customers_line_break_makes_no_new_line():
+    """A forged second line could pretend to be the controller's own."""
+    body = payload(Message(Severity.INFO, "t", ("one\nServer 5000 repaired\r\u2028x",)))
+    assert "\n" not in body["embeds"][0]["description"]
+    assert "\u2028" not in body["embeds"][0]["description"]
+
+
+# --- what a run has to tell ----------------------------------------------------------------------
+
+
+def test_a_run_that_did_nothing_tells_nothing():
+    assert told() is None
+    assert told(outcome(status=None, reason="nothing to do", changes=())) is None
+    assert told(outcome(status=Status.REFUSED, is_news=False)) is None
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "findings", "interrupted", "severity"),
+    [
+        ([Status.SUCCEEDED], [], [], Severity.REPAIR),
+        ([Status.DRY_RUN], [], [], Severity.REPAIR),
+        ([Status.REFUSED], [], [], Severity.WARNING),
+        ([Status.FAILED], [], [], Severity.CRITICAL),
+        ([], [Severity.INFO], [], Severity.INFO),
+        ([], [Severity.INFO, Severity.WARNING], [], Severity.WARNING),
+        ([], [], ["event"], Severity.WARNING),
+        ([Status.SUCCEEDED, Status.REFUSED], [], [], Severity.WARNING),
+        ([Status.SUCCEEDED, Status.FAILED], [Severity.INFO], [], Severity.CRITICAL),
+        ([Status.SUCCEEDED], [Severity.CRITICAL], [], Severity.CRITICAL),
+        ([Status.SUCCEEDED], [Severity.INFO], [], Severity.REPAIR),
+    ],
+)
+def test_the_channel_is_that_of_the_worst_news(outcomes, findings, interrupted, severity):
+    message = told(
+        *(outcome(5000 + n, status) for n, status in enumerate(outcomes)),
+        findings=[finding(s) for s in findings],
+        interrupted=interrupted,
+    )
+    assert message.severity is severity
+
+
+def test_failures_come_before_refusals_before_repairs():
+    message = told(
+        outcome(1, Status.DRY_RUN),
+        outcome(2, Status.SUCCEEDED),
+        outcome(3, Status.REFUSED, "because", ()),
+        outcome(4, Status.FAILED, "it broke"),
+        findings=[finding(title="found", text="details")],
+    )
+    assert [line.split()[0] for line in message.lines] == ["4", "3", "2", "1", "details"]
+    assert message.title == (
+        "Repair failed server 4; Repair refused server 3; Repaired server 2;"
+        " Dry run: would repair server 1; found"
+    )
+
+
+def test_each_outcome_says_what_and_why():
+    message = told(
+        outcome(1, Status.FAILED, "HTTP 500"),
+        outcome(2, Status.REFUSED, "locked for maintenance", ()),
+        outcome(3, Status.SUCCEEDED),
+        outcome(4, Status.DRY_RUN),
+    )
+    assert message.lines == (
+        "1 dns_republish: could not put back x A y (missing) - HTTP 500",
+        "2 dns_republish: locked for maintenance",
+        "3 dns_republish: put back x A y (missing)",
+        "4 dns_republish: would put back x A y (missing)",
+    )
+    assert message.footer == "run 01234567 · controller · 1.2 s"
+
+
+def test_a_thousand_repairs_are_one_message_that_counts_them():
+    message = told(*(outcome(5000 + n) for n in range(1000)))
+    assert message.title == "1000 servers repaired"
+    assert len(message.lines) == 9
+    assert message.lines[-1] == "and 992 more, see zlh events"
+    assert broken_limits(payload(message)) == []
+
+
+def test_many_findings_are_counted_too():
+    message = told(findings=[finding(title=f"f{n}") for n in range(30)])
+    assert message.title == "30 findings"
+    assert len(message.lines) == 9
+    assert message.lines[-1] == "and 22 more, see zlh plan"
+
+
+def test_a_lone_finding_is_told_in_full():
+    message = told(findings=[finding(title="mass drift", text="y" * 1000)])
+    assert message.title == "mass drift"
+    assert message.lines == ("y" * 1000,)
+
+
+def test_an_interrupted_run_is_told():
+    message = told(interrupted=["a", "b"])
+    assert message.title == "An earlier repair was interrupted"
+    assert "2 repair(s)" in message.lines[0]
+
+
+def test_a_failed_run_is_critical_and_never_without_a_text():
+    message = run_failed(job="level1_repair", run_id="0123456789", error="")
+    assert message.severity is Severity.CRITICAL
+    assert message.title == "level1_repair failed"
+    assert message.lines[0] == "The run ended without an error message."
+    assert "01234567" in message.footer
+    assert run_failed(job="j", run_id="r", error="boom").lines[0] == "boom"
+
+
+def test_the_log_gets_the_whole_message():
+    message = Message(Severity.INFO, "t", ("a", "x" * 10_000), "f")
+    assert message.text() == "t\na\n" + "x" * 10_000 + "\nf"
+    assert Message(Severity.INFO, "t", ()).text() == "t"

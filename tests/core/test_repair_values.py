@@ -1,0 +1,102 @@
+"""What goes through Redis, run configs and metadata as JSON comes back as it was."""
+
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zlh_dagster.core.model import Action, Surface
+from zlh_dagster.core.repair import (
+    BatchResult,
+    Finding,
+    RepairOutcome,
+    RepairRequest,
+    Severity,
+    Status,
+)
+
+text = st.text(max_size=30)
+vmids = st.integers(min_value=1, max_value=99_999)
+
+findings = st.builds(
+    Finding,
+    incident=text,
+    severity=st.sampled_from(Severity),
+    title=text,
+    text=text,
+    action=st.none() | st.sampled_from(Action),
+    vmid=st.none() | vmids,
+    surface=st.none() | st.sampled_from(Surface),
+)
+outcomes = st.builds(
+    RepairOutcome,
+    vmid=vmids,
+    action=st.sampled_from(Action),
+    status=st.none() | st.sampled_from(Status),
+    reason=text,
+    changes=st.lists(text, max_size=3).map(tuple),
+    event_id=st.none() | text,
+    is_news=st.booleans(),
+)
+results = st.builds(
+    BatchResult,
+    outcomes=st.lists(outcomes, max_size=3).map(tuple),
+    findings=st.lists(findings, max_size=3).map(tuple),
+    interrupted=st.lists(text, max_size=3).map(tuple),
+    live=st.booleans(),
+    seconds=st.floats(min_value=0, max_value=1e6),
+    writes=st.integers(min_value=0, max_value=10_000),
+)
+
+
+def through_json(value):
+    return json.loads(json.dumps(value.to_json()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(findings)
+def test_a_finding_comes_back_as_it_was(finding):
+    assert Finding.from_json(through_json(finding)) == finding
+
+
+@settings(max_examples=60, deadline=None)
+@given(outcomes)
+def test_an_outcome_comes_back_as_it_was(outcome):
+    assert RepairOutcome.from_json(through_json(outcome)) == outcome
+
+
+@settings(max_examples=60, deadline=None)
+@given(results)
+def test_a_result_comes_back_as_it_was(result):
+    assert BatchResult.from_json(through_json(result)) == result
+
+
+def test_a_request_covers_what_it_names_and_what_its_action_may_write():
+    every = (Surface.CLOUDFLARE, Surface.TECHNITIUM, Surface.VELOCITY)
+    assert RepairRequest(1, Action.EDGE_REPUBLISH).covers == every
+    assert RepairRequest(1, Action.DNS_REPUBLISH).covers == every[:2]
+    assert RepairRequest(1, Action.VELOCITY_REREGISTER).covers == every[2:]
+    narrow = RepairRequest(1, Action.EDGE_REPUBLISH, (Surface.VELOCITY,))
+    assert narrow.covers == (Surface.VELOCITY,)
+    beyond = RepairRequest(1, Action.DNS_REPUBLISH, (Surface.VELOCITY, Surface.CLOUDFLARE))
+    assert beyond.covers == (Surface.CLOUDFLARE,), "never wider than the action"
+    assert RepairRequest(1, Action.EDGE_REPUBLISH, ()).covers == ()
+
+
+def test_incidents_of_a_request_are_told_apart_by_server_and_action():
+    one = RepairRequest(5000, Action.DNS_REPUBLISH)
+    names = {
+        *one.incidents,
+        *RepairRequest(5001, Action.DNS_REPUBLISH).incidents,
+        *RepairRequest(5000, Action.EDGE_REPUBLISH).incidents,
+    }
+    assert len(names) == 6
+    assert one.incidents == RepairRequest(5000, Action.DNS_REPUBLISH, (Surface.VELOCITY,)).incidents
+
+
+def test_outcomes_can_be_asked_for_by_status():
+    done = RepairOutcome(1, Action.DNS_REPUBLISH, Status.SUCCEEDED, "")
+    converged = RepairOutcome(2, Action.DNS_REPUBLISH, None, "")
+    result = BatchResult((done, converged))
+    assert result.with_status(Status.SUCCEEDED) == (done,)
+    assert result.with_status(Status.FAILED) == ()
