@@ -56,14 +56,12 @@ $(VENV)/bin/python:
 
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
 	@echo "installing pinned dependencies (a minute or two) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
-	  --require-hashes -r requirements.lock
+	@$(BIN)/python scripts/install.py requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  --no-build-isolation --no-index -e .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo "installing pinned development tools ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
-	  --require-hashes -r requirements-dev.lock
+	@$(BIN)/python scripts/install.py requirements-dev.lock
 	@touch $@

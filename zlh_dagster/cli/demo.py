@@ -96,7 +96,7 @@ def _demo(stack: contextlib.ExitStack, *, once: bool) -> int:
     stack.callback(engine.dispose)
     _step("waiting for the first tick (ticks come at every full minute)")
     _wait("the first tick", TICK_PATIENCE, lambda: _complete_ticks(home), home)
-    _out.print(f"      {SERVERS} servers published on three surfaces, no drift")
+    _out.print(f"      {SERVERS} servers, observed on three surfaces")
 
     evidence = _break(sandbox, state["environment"])
     _step(f"broke it: deleted [bold]{evidence.name}[/bold] over Cloudflare's API")
@@ -116,10 +116,11 @@ def _demo(stack: contextlib.ExitStack, *, once: bool) -> int:
     )
     problems = judge(evidence)
     report(_out, evidence, problems)
-    _out.print(f"      web UI: [bold]http://127.0.0.1:{web}[/bold], logs: {home}/zlh.log")
     if once or problems:
+        _out.print(f"      logs: {home}/zlh.log", soft_wrap=True)
         return 1 if problems else 0
-    _out.print("\nIt stays up. Break something yourself and watch; Ctrl-C ends it all:\n")
+    _out.print(f"\nThe web UI is at [bold]http://127.0.0.1:{web}[/bold], logs in {home}/zlh.log.")
+    _out.print("It stays up. Break something yourself and watch; Ctrl-C ends it all:\n")
     _out.print(f"  {_example(state)}\n", markup=False, soft_wrap=True)
     _follow(sandbox)
     return 0
