@@ -1,6 +1,7 @@
 """Repairs by hand as real processes: two at once, and one that is killed in the middle."""
 
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -139,3 +140,26 @@ def test_a_bad_setting_is_one_line_that_names_it_before_anything_is_touched(stac
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
         assert "Traceback" not in done.stdout + done.stderr
     assert stack.sandbox.edge.journal.entries() == []
+
+
+def test_up_says_that_the_ledger_is_missing_before_it_starts_anything(stack):
+    with stack.engine.begin() as connection:
+        connection.exec_driver_sql('DROP TABLE "RepairEvent"')
+        connection.exec_driver_sql("DROP TABLE zlh_alembic_version")
+    done = stack.run("zlh", "up", "--no-web")
+    assert done.returncode == 1
+    assert "run `zlh db upgrade` first" in done.stderr
+    upgraded = stack.run("zlh", "db", "upgrade")
+    assert "revision 0001" in upgraded.stdout
+    assert stack.ledger.events() == []
+
+
+def test_up_says_that_its_port_is_taken(stack):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        stack.environment["ZLH_WEB_PORT"] = str(taken.getsockname()[1])
+        done = stack.run("zlh", "up")
+    assert done.returncode == 1
+    assert "ZLH_WEB_PORT" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -27,9 +27,8 @@ def stacks() -> Iterator[tuple[Stack, Stack]]:
     with tempfile.TemporaryDirectory(prefix="zlh-") as directory:
         for name in ("live", "dry"):
             (Path(directory) / name).mkdir()
-        live = Stack(Path(directory) / "live", ZLH_WEB_PORT="0")
+        live = Stack(Path(directory) / "live", ZLH_WEB_PORT=str(free_port()))
         dry = Stack(Path(directory) / "dry", ZLH_REPAIR_MODE="dry-run")
-        live.environment["ZLH_WEB_PORT"] = str(free_port())
         # Broken before the start: dry-run then has the most ticks in which to do too much.
         dry.delete_over_api(SRV)
         try:

@@ -66,7 +66,7 @@ def _demo(stack: contextlib.ExitStack, *, once: bool) -> int:
                 *("--state", str(state_file)),
             ],
             home,
-            dict(os.environ),
+            _without_settings(),
         )
     )
     state = json.loads(_wait("the sandbox", 60, lambda: _text(state_file), home))
@@ -83,6 +83,7 @@ def _demo(stack: contextlib.ExitStack, *, once: bool) -> int:
     subprocess.run(
         [sys.executable, *zlh, "db", "upgrade"],
         env=environment,
+        cwd=home,
         check=True,
         stdout=subprocess.DEVNULL,
     )
@@ -142,11 +143,15 @@ def _fresh_home() -> Path:
 def _program(
     name: str, arguments: list[str], home: Path, environment: dict[str, str]
 ) -> Iterator[None]:
-    """A Python program in the background, its output in a file, ended on the way out."""
+    """A Python program in the background, its output in a file, ended on the way out.
+
+    It runs in the demo's own directory, where no `.env` of a real platform is found.
+    """
     with (home / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, *arguments],
             env=environment,
+            cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -14,12 +14,15 @@ from pathlib import Path
 from types import FrameType
 
 import redis
+from sqlalchemy.exc import SQLAlchemyError
 
 import zlh_dagster
 from zlh_dagster.cli.children import Child, NotStarted
+from zlh_dagster.resources.database import connect as connect_database
+from zlh_dagster.resources.database import explain
 from zlh_dagster.resources.redis import connect, embedded_command
 from zlh_dagster.resources.settings import Settings
-from zlh_dagster.schema.upgrade import upgrade
+from zlh_dagster.schema.upgrade import current, head, upgrade
 
 LOCATION = "zlh"
 MODULE = "zlh_dagster.definitions"
@@ -56,9 +59,12 @@ def run(settings: Settings, *, web: bool, say: Callable[[str], None]) -> int:
             f"another `zlh up` runs on {home}: stop it, or set another DAGSTER_HOME"
         ) from None
     stopping = _Stopping()
-    children = _children(settings, web=web)
+    children: list[Child] = []
     try:
+        if web:
+            _check_port(settings)
         _prepare(settings, say)
+        children = _children(settings, web=web)
         for child in children:
             if stopping():
                 break
@@ -86,10 +92,7 @@ def _prepare(settings: Settings, say: Callable[[str], None]) -> None:
     grpc_server = {"socket": str(settings.socket("code")), "location_name": LOCATION}
     workspace = {"load_from": [{"grpc_server": grpc_server}]}
     (home / "workspace.yaml").write_text(json.dumps(workspace))
-    if settings.zlh_database_url is None:
-        from zlh_dagster.resources.database import connect as connect_database
-
-        upgrade(connect_database(settings.database_url))
+    _check_ledger(settings, say)
     command = [sys.executable, "-m", "zlh_dagster.cli.prepare"]
     done = subprocess.run(
         command, env=_environment(settings), check=False, capture_output=True, text=True
@@ -97,6 +100,33 @@ def _prepare(settings: Settings, say: Callable[[str], None]) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise NotStarted(f"{home} could not be prepared for Dagster: {last}")
+
+
+def _check_ledger(settings: Settings, say: Callable[[str], None]) -> None:
+    """The ledger's table must be there; our own SQLite gets it, a platform's database is asked."""
+    engine = connect_database(settings.database_url)
+    try:
+        if settings.zlh_database_url is None:
+            upgrade(engine)
+        elif current(engine) != head():
+            raise NotStarted("the ledger's table is missing or old: run `zlh db upgrade` first")
+    except SQLAlchemyError as error:
+        say(f"{explain(error)}; nothing is repaired until it answers")
+    finally:
+        engine.dispose()
+
+
+def _check_port(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.zlh_web_host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.zlh_web_host, settings.zlh_web_port))
+        except OSError as error:
+            raise NotStarted(
+                f"ZLH_WEB_HOST, ZLH_WEB_PORT: {settings.zlh_web_host}:{settings.zlh_web_port}"
+                f" cannot be listened on ({error.strerror}); set another, or use --no-web"
+            ) from None
 
 
 def _children(settings: Settings, *, web: bool) -> list[Child]:

@@ -121,6 +121,9 @@ def repair_batch(
         )
     except _TOLD as error:
         raise _failure(services, error) from None
+    finally:
+        # Not kept while the hooks talk to Discord, which may be slow.
+        lease.release()
     for outcome in result.outcomes:
         status = outcome.status.value if outcome.status else "in step"
         what = "; ".join((*outcome.changes, outcome.reason)).strip("; ")

@@ -109,7 +109,7 @@ def drift_sensor(
     if not launch:
         return _skip(_verdict(tick, judgement), cursor, events)
     return dg.SensorResult(
-        run_requests=[_request(tick_id, judgement, launch, live=settings.live)],
+        run_requests=[_request(newest[0], judgement, launch, live=settings.live)],
         cursor=cursor.dump(),
         asset_events=events,
     )
@@ -194,11 +194,13 @@ def _verdict(tick: Tick, judgement: Judgement) -> str:
     return text
 
 
-def _request(tick_id: str, judgement: Judgement, launch: Launch, *, live: bool) -> dg.RunRequest:
+def _request(
+    tick: dg.DagsterRun, judgement: Judgement, launch: Launch, *, live: bool
+) -> dg.RunRequest:
     vmids = ",".join(str(request.vmid) for request in launch.repairs[:5])
     more = len(launch.repairs) - 5
     return dg.RunRequest(
-        run_key=f"{tick_id}:1",
+        run_key=tick.run_id,
         run_config=run_config(
             repairs=launch.repairs,
             findings=launch.findings,
@@ -206,7 +208,7 @@ def _request(tick_id: str, judgement: Judgement, launch: Launch, *, live: bool) 
             live=live,
         ),
         tags={
-            "zlh/tick": tick_id,
+            "zlh/tick": tick.tags.get("zlh/tick", tick.run_id),
             "zlh/mode": "live" if live else "dry-run",
             "zlh/vmid": (f"{vmids} and {more} more" if more > 0 else vmids) or "none",
             "zlh/requested_by": "controller",
