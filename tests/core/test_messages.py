@@ -198,9 +198,22 @@ def test_each_outcome_says_what_and_why():
 def test_a_thousand_repairs_are_one_message_that_counts_them():
     message = told(*(outcome(5000 + n) for n in range(1000)))
     assert message.title == "1000 servers repaired"
-    assert len(message.lines) == 9
-    assert message.lines[-1] == "and 992 more, see zlh events"
+    [line] = message.lines
+    assert line.startswith("dns_republish done on 1000 servers: 5000, 5001, 5002, ")
+    assert line.endswith("5011 and 988 more, see zlh events")
     assert broken_limits(payload(message)) == []
+
+
+def test_many_repairs_are_told_by_what_came_of_them():
+    """More than five at once become one summary, the reason of a failure said once."""
+    message = told(
+        *(outcome(n) for n in (1, 2, 3, 4)),
+        *(outcome(n, Status.FAILED, "HTTP 500") for n in (5, 6)),
+    )
+    assert message.lines == (
+        "dns_republish failed on 2 servers: 5, 6 - HTTP 500",
+        "dns_republish done on 4 servers: 1, 2, 3, 4",
+    )
 
 
 def test_many_findings_are_counted_too():

@@ -40,7 +40,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo ARGS=...", description=__doc__)
     parser.add_argument("--once", action="store_true", help="leave after the first repair")
     once = bool(parser.parse_args().once)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         with contextlib.ExitStack() as stack:
             return _demo(stack, once=once)

@@ -14,7 +14,13 @@ from zlh_dagster.core.repair import BatchResult, Finding, RepairOutcome, Severit
 _TITLE, _DESCRIPTION, _FIELD_NAME, _FIELD, _FOOTER = 256, 4096, 256, 1024, 2048
 _TOTAL = 6000
 _LINES = 8
-"""Repairs or findings that one message lists; the rest is counted."""
+"""Lines that one message lists; the rest is counted."""
+
+_SINGLY = 5
+"""Repairs that are told one by one; more become a summary."""
+
+_NAMED = 12
+"""Servers that a line of a summary names."""
 
 _COLOURS = {
     Severity.CRITICAL: 0xD83C3E,
@@ -28,6 +34,13 @@ _VERBS: dict[Status | None, str] = {
     Status.DRY_RUN: "would put back",
     Status.FAILED: "could not put back",
 }
+_WORDS: dict[Status | None, str] = {
+    Status.SUCCEEDED: "done",
+    Status.DRY_RUN: "would be done",
+    Status.FAILED: "failed",
+    Status.REFUSED: "refused",
+}
+_WITH_REASON = (Status.FAILED, Status.REFUSED)
 _ORDER = (Severity.CRITICAL, Severity.WARNING, Severity.REPAIR, Severity.INFO)
 
 
@@ -142,25 +155,45 @@ def _counted(outcomes: list[RepairOutcome], one: str, many: str) -> str:
 
 
 def _outcome_lines(outcomes: tuple[RepairOutcome, ...]) -> list[str]:
-    lines = []
-    for outcome in outcomes[:_LINES]:
-        what = outcome.reason
-        if outcome.changes:
-            what = f"{_VERBS.get(outcome.status, '')} {'; '.join(outcome.changes)}".strip()
-        line = f"{outcome.vmid} {outcome.action.value}: {shorten(what, 300)}"
-        told_why = outcome.status in (Status.FAILED, Status.REFUSED)
-        if told_why and outcome.changes and outcome.reason:
-            line += f" - {shorten(outcome.reason, 300)}"
-        lines.append(line)
-    if len(outcomes) > _LINES:
-        lines.append(f"and {len(outcomes) - _LINES} more, see zlh events")
-    return lines
+    """A line for each of a few repairs; for many, a line for each thing that was done."""
+    if len(outcomes) > _SINGLY:
+        groups: dict[tuple[str, str], list[int]] = {}
+        for outcome in outcomes:
+            why = outcome.reason if outcome.status in _WITH_REASON else ""
+            what = f"{outcome.action.value} {_WORDS.get(outcome.status, '')}".strip()
+            groups.setdefault((what, why), []).append(outcome.vmid)
+        lines = [_group_line(what, why, vmids) for (what, why), vmids in groups.items()]
+    else:
+        lines = [_outcome_line(outcome) for outcome in outcomes]
+    return _capped(lines, "zlh events")
+
+
+def _outcome_line(outcome: RepairOutcome) -> str:
+    what = outcome.reason
+    if outcome.changes:
+        what = f"{_VERBS.get(outcome.status, '')} {'; '.join(outcome.changes)}".strip()
+    line = f"{outcome.vmid} {outcome.action.value}: {shorten(what, 300)}"
+    if outcome.status in _WITH_REASON and outcome.changes and outcome.reason:
+        line += f" - {shorten(outcome.reason, 300)}"
+    return line
+
+
+def _group_line(what: str, why: str, vmids: list[int]) -> str:
+    named = ", ".join(str(vmid) for vmid in vmids[:_NAMED])
+    if len(vmids) > _NAMED:
+        named += f" and {len(vmids) - _NAMED} more, see zlh events"
+    servers = "1 server" if len(vmids) == 1 else f"{len(vmids)} servers"
+    line = f"{what} on {servers}: {named}"
+    return f"{line} - {shorten(why, 300)}" if why else line
+
+
+def _capped(lines: list[str], see: str) -> list[str]:
+    if len(lines) <= _LINES:
+        return lines
+    return [*lines[:_LINES], f"and {len(lines) - _LINES} more, see {see}"]
 
 
 def _finding_lines(findings: tuple[Finding, ...]) -> list[str]:
     if len(findings) == 1:
         return [shorten(findings[0].text, 1500)]
-    lines = [f"{f.title}: {shorten(f.text, 300)}" for f in findings[:_LINES]]
-    if len(findings) > _LINES:
-        lines.append(f"and {len(findings) - _LINES} more, see zlh plan")
-    return lines
+    return _capped([f"{f.title}: {shorten(f.text, 300)}" for f in findings], "zlh plan")
