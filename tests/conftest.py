@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import redis
 import sqlalchemy as sa
 
-from zlh_dagster.resources import database
+from tests.harness import Loop
+from zlh_dagster.resources import database, http, publisher
 from zlh_dagster.resources.redis import connect, server_program
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import Settings, load_settings
@@ -149,3 +151,18 @@ def platform(
     for services in made.opened:
         services.close()
     engine.dispose()
+
+
+@pytest.fixture
+def instance(monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    """Dagster's storage in memory; as many attempts as ever, with less time between them."""
+    monkeypatch.setattr(http, "_BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(publisher, "VERIFY_PAUSES", (0.0, 0.01, 0.05))
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def loop(platform: Platform, instance: dg.DagsterInstance) -> Loop:
+    """A controller in live mode over the sandbox, its edge as the payloads ask."""
+    return Loop(platform.services(), instance)
