@@ -1,5 +1,7 @@
 """Secrets do not leave the process."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,11 +43,21 @@ def test_short_values_are_not_taken_for_secrets():
         ("API_KEY = k", f"API_KEY = {MASK}"),
         ("postgresql://zlh:hunter22@db/zlh", f"postgresql://zlh:{MASK}@db/zlh"),
         ("mariadb+pymysql://zlh:hunter22@db", f"mariadb+pymysql://zlh:{MASK}@db"),
+        ("1postgresql://zlh:hunter22@db", f"1postgresql://zlh:{MASK}@db"),
+        ("URL=MySQL://zlh:hunter22@db", f"URL=MySQL://zlh:{MASK}@db"),
         ("redis://:hunter22@redis:6379/0", f"redis://:{MASK}@redis:6379/0"),
     ],
 )
 def test_what_looks_like_a_secret_is_masked_unknown_as_it_is(text, left):
     assert Redactor().text(text) == left
+
+
+@pytest.mark.parametrize("part", ["x", "x.", "a:", "a://", "a://b:", "token ", "bearer\t", "/api/"])
+def test_a_long_text_takes_a_time_that_grows_with_its_length(part):
+    """A megabyte of one word once cost the square of it, and a message must never hurt."""
+    started = time.process_time()
+    Redactor(["s3cr3t-token"]).text(part * (1_000_000 // len(part)))
+    assert time.process_time() - started < 3
 
 
 @pytest.mark.parametrize(

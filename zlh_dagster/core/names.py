@@ -140,6 +140,17 @@ def container_address(ip: object) -> str:
     return str(address)
 
 
+def canonical_address(text: str) -> str:
+    """An address as :func:`container_address` spells it; anything else in lower case.
+
+    Java prints IPv6 addresses without abbreviation, so a proxy's spelling is not ours.
+    """
+    try:
+        return str(ipaddress.ip_address(text.strip()))
+    except ValueError:
+        return text.strip().lower()
+
+
 def backend_content(address: str, port: int) -> str:
     """``address:port`` of a backend; IPv6 addresses stand in brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

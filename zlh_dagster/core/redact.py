@@ -11,7 +11,8 @@ _PATTERNS = (
     re.compile(r"(?i)(\bbearer\s+)[^\s\"',;<>)]+"),
     re.compile(r"(?i)(\bPVEAPIToken=)[^\s\"',;<>)]+"),
     re.compile(r"(?i)(\b(?:token|secret|password|passwd|api_key)\s*[=:]\s*)[^\s\"',;&<>)]+"),
-    re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@/]+(?=@)"),
+    # Only from the beginning of a word: a long one would otherwise cost the square of its length.
+    re.compile(r"(?i)(?<![a-z0-9+.-])([a-z0-9+.-]+://[^\s:/@]*:)[^\s@/]+(?=@)"),
 )
 
 

@@ -90,7 +90,8 @@ class Cloudflare:
             raise Incomplete(f"cloudflare: {len(rows)} records listed, the total says {total}")
         if not rows:
             raise Incomplete("cloudflare: the zone came back empty, which is taken for a fault")
-        return records_frame([_row(r) for r in rows.values() if r.get("type") in _TYPES])
+        kept = [r for r in rows.values() if field(r, "type", str, "cloudflare") in _TYPES]
+        return records_frame([_row(r) for r in kept])
 
     def apply(self, change: Change) -> None:
         """Creates the record, or changes the only one of its name and type in place.

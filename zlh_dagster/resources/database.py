@@ -33,7 +33,8 @@ def connect(url: str) -> sa.Engine:
     """An engine for SQLite, PostgreSQL or MariaDB with bounded waits.
 
     Raises:
-        DatabaseError: If the URL is not one that SQLAlchemy understands.
+        DatabaseError: If the URL is not one that SQLAlchemy understands, or the directory of a
+            SQLite file cannot be made.
     """
     try:
         parsed = sa.make_url(url)
@@ -43,7 +44,7 @@ def connect(url: str) -> sa.Engine:
     options: dict[str, Any] = {"pool_pre_ping": True}
     if backend == "sqlite":
         if parsed.database and parsed.database != ":memory:":
-            Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_directory(Path(parsed.database).parent)
         options["connect_args"] = {"timeout": _BUSY_SECONDS}
     elif backend == "postgresql":
         options["connect_args"] = {
@@ -62,6 +63,15 @@ def connect(url: str) -> sa.Engine:
         raise DatabaseError(
             f"ZLH_DATABASE_URL: {backend} is not supported here ({type(error).__name__})"
         ) from None
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseError(
+            f"{directory} cannot be made for the database: {error.strerror}"
+        ) from error
 
 
 def read_payloads(engine: sa.Engine, vmids: Iterable[int] | None = None) -> pd.DataFrame:

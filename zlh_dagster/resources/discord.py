@@ -3,6 +3,7 @@
 Sending is bounded in time and never raises. What could not be delivered is in the log, whole.
 """
 
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ LONGEST_WAIT = 5.0
 """Seconds waited at the most when Discord limits; a longer wish is not granted."""
 
 _ATTEMPTS = 3
+_ENOUGH_BYTES = 4096
 _log = logging.getLogger(__name__)
 
 
@@ -94,26 +96,38 @@ class Discord:
     ) -> tuple[str | None, float | None]:
         """One try: what went wrong (or ``None``), and after how long to try again (or never)."""
         try:
-            response = client.post(url, json=body)
+            with client.stream("POST", url, json=body) as response:
+                status = response.status_code
+                answer = _beginning(response) if status == 429 else b""
         except httpx.ConnectError:
             return "no connection", 0.5
         except httpx.HTTPError as error:
             # The message may have arrived: sending it again could tell it twice.
             return type(error).__name__, None
-        status = response.status_code
         if status < 300:
             return None, None
         if status in (401, 404):
             self._dead.add(severity)
             return f"HTTP {status}: the {severity.value} webhook is dead, set a new one", None
         if status == 429:
-            wait = _retry_after(response)
+            wait = _retry_after(answer)
             return "limited by Discord", wait if wait <= LONGEST_WAIT else None
         return f"HTTP {status}", 0.5 if status >= 500 else None
 
 
-def _retry_after(response: httpx.Response) -> float:
+def _beginning(response: httpx.Response) -> bytes:
+    """The first part of an answer, which may come as slowly and be as long as it likes."""
+    give_up = time.monotonic() + TIMEOUT
+    read = bytearray()
+    for piece in response.iter_bytes():
+        read += piece
+        if len(read) >= _ENOUGH_BYTES or time.monotonic() > give_up:
+            break
+    return bytes(read)
+
+
+def _retry_after(answer: bytes) -> float:
     try:
-        return max(0.0, float(response.json()["retry_after"]))
+        return max(0.0, float(json.loads(answer)["retry_after"]))
     except (ValueError, KeyError, TypeError):
         return LONGEST_WAIT

@@ -1,5 +1,6 @@
 """What every published surface can do: list all of it, and put one record back."""
 
+import re
 from typing import Any, Protocol
 
 import pandas as pd
@@ -14,6 +15,10 @@ READ_TIMEOUT = 5.0
 WRITE_TIMEOUT = 3.0
 WRITE_SECONDS = 4 * WRITE_TIMEOUT
 """Seconds that one write may take at the most: connecting, sending, waiting, reading."""
+
+_HUGE = 2**63
+# JSON can spell half of a surrogate pair, which no file and no database takes.
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class EdgeSurface(Protocol):
@@ -48,13 +53,17 @@ class EdgeSurface(Protocol):
 
 
 def expect(value: Any, kind: type, what: str) -> Any:
-    """``value`` when it has the promised type.
+    """``value`` when it has the promised type and can be kept in a frame and a file.
 
     Raises:
         Incomplete: Naming what has the wrong type.
     """
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise Incomplete(f"{what} is {type(value).__name__}, not {kind.__name__}")
+    if isinstance(value, int) and not -_HUGE < value < _HUGE:
+        raise Incomplete(f"{what} is a number of more than 64 bits")
+    if isinstance(value, str) and not value.isascii() and _LONE_SURROGATE.search(value):
+        raise Incomplete(f"{what} is not text")
     return value
 
 

@@ -7,6 +7,7 @@ what the caller does with them, and never carry a header, a URL's query or an an
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -163,6 +164,7 @@ def _parse(body: bytes) -> Any:
 
 def _retry_after(response: httpx.Response) -> float | None:
     try:
-        return float(response.headers.get("Retry-After", ""))
+        seconds = float(response.headers.get("Retry-After", ""))
     except ValueError:
         return None
+    return seconds if 0 <= seconds < math.inf else None

@@ -40,13 +40,13 @@ class Incidents:
             self._ask(lambda: self._client.hdel(KEY, *names))
 
     def all_open(self) -> dict[str, dict[str, Any]]:
-        """Every open incident by name.
+        """Every open incident by name; one whose details cannot be read is open all the same.
 
         Raises:
             RedisUnavailable: If Redis does not answer.
         """
         values: Any = self._ask(lambda: self._client.hgetall(KEY))
-        return {name: json.loads(value) for name, value in values.items()}
+        return {name: _detail(value) for name, value in values.items()}
 
     @staticmethod
     def _ask(command: Callable[[], _T]) -> _T:
@@ -56,3 +56,11 @@ class Incidents:
             raise RedisUnavailable(
                 f"Redis cannot be reached ({type(error).__name__}): incidents are not known"
             ) from error
+
+
+def _detail(value: str) -> dict[str, Any]:
+    try:
+        detail = json.loads(value)
+    except ValueError:
+        return {}
+    return detail if isinstance(detail, dict) else {}

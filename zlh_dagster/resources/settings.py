@@ -5,15 +5,18 @@ project reads the environment.
 """
 
 import os
+import re
 from hashlib import sha256
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
+import sqlalchemy as sa
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.exc import ArgumentError
 
 from zlh_dagster.core.desired import EdgeConfig
 from zlh_dagster.core.policy import PolicyConfig
@@ -21,6 +24,17 @@ from zlh_dagster.core.policy import PolicyConfig
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 # A Unix socket's path has 108 bytes, its end included (unix(7)).
 _SOCKET_PATH_LIMIT = 100
+_ZONE = re.compile(
+    r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+)
+_HEADER_VALUE = re.compile(r"[!-~]+")
+_DRIVERS = {
+    "postgres://": "postgresql+psycopg2://",
+    "postgresql://": "postgresql+psycopg2://",
+    "mysql://": "mysql+pymysql://",
+    "mariadb://": "mariadb+pymysql://",
+}
+_DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mariadb"})
 
 
 class SettingsError(ValueError):
@@ -60,7 +74,7 @@ class Settings(BaseSettings):
 
     dagster_home: Path = Path(".zlh")
     zlh_web_host: str = "127.0.0.1"
-    zlh_web_port: int = Field(default=3000, ge=0, le=65535)
+    zlh_web_port: int = Field(default=3000, ge=1, le=65535)
     zlh_agent_port: int = Field(default=18888, ge=1, le=65535)
     zlh_agent_networks: Annotated[tuple[str, ...], NoDecode] = (
         "10.0.0.0/8",
@@ -92,16 +106,57 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("zlh_agent_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)
+        return value
+
     @field_validator("zlh_zone")
     @classmethod
     def _zone(cls, value: str | None) -> str | None:
         if value is None:
             return None
         zone = value.strip().lower().removesuffix(".")
-        labels = zone.split(".")
-        if len(labels) < 2 or not all(label and len(label) < 64 for label in labels):
+        if not value.isascii() or not _ZONE.fullmatch(zone):
             raise ValueError("must be a zone name such as example.gg")
         return zone
+
+    @field_validator("zlh_database_url")
+    @classmethod
+    def _database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        url = value.get_secret_value().strip()
+        try:
+            backend = sa.make_url(_with_driver(url)).get_backend_name()
+            urlsplit(url)
+        except (ArgumentError, ValueError):
+            raise ValueError("is not a database URL") from None
+        if backend not in _DATABASES:
+            raise ValueError("must begin with sqlite://, postgresql:// or mariadb://")
+        return SecretStr(url)
+
+    @field_validator("zlh_redis_url")
+    @classmethod
+    def _redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        url = value.get_secret_value().strip()
+        if _split_url(url).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("must be a URL that begins with redis://, rediss:// or unix://")
+        return SecretStr(url)
+
+    @field_validator("cloudflare_api_token", "technitium_api_token", "proxmox_token_secret")
+    @classmethod
+    def _token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        token = value.get_secret_value().strip()
+        if not _HEADER_VALUE.fullmatch(token):
+            raise ValueError("must be printable ASCII without spaces, for it travels in a header")
+        return SecretStr(token)
 
     @field_validator("cloudflare_edge_ip", "velocity_edge_ip", "traefik_edge_ip")
     @classmethod
@@ -127,26 +182,11 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _secret_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            _check_url(value.get_secret_value(), http_anywhere=False)
-        return value
-
-    @field_validator("zlh_database_url")
-    @classmethod
-    def _database_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            backend = value.get_secret_value().partition("://")[0].partition("+")[0]
-            if backend not in ("sqlite", "postgresql", "postgres", "mariadb", "mysql"):
-                raise ValueError("must begin with sqlite://, postgresql:// or mariadb://")
-        return value
-
-    @field_validator("zlh_redis_url")
-    @classmethod
-    def _redis_url(cls, value: SecretStr | None) -> SecretStr | None:
-        schemes = ("redis://", "rediss://", "unix://")
-        if value is not None and not value.get_secret_value().startswith(schemes):
-            raise ValueError("must begin with redis://, rediss:// or unix://")
-        return value
+        if value is None:
+            return None
+        url = value.get_secret_value().strip()
+        _check_url(url, http_anywhere=False)
+        return SecretStr(url)
 
     @model_validator(mode="after")
     def _together(self) -> "Settings":
@@ -199,16 +239,7 @@ class Settings(BaseSettings):
         """SQLAlchemy URL with the driver that this project installs."""
         if self.zlh_database_url is None:
             return f"sqlite:///{self.home / 'platform.db'}"
-        url = self.zlh_database_url.get_secret_value()
-        for given, driver in (
-            ("postgres://", "postgresql+psycopg2://"),
-            ("postgresql://", "postgresql+psycopg2://"),
-            ("mysql://", "mysql+pymysql://"),
-            ("mariadb://", "mariadb+pymysql://"),
-        ):
-            if url.startswith(given):
-                return driver + url.removeprefix(given)
-        return url
+        return _with_driver(self.zlh_database_url.get_secret_value())
 
     def socket(self, name: str) -> Path:
         """Path of a Unix socket of this deployment, the same for all of its processes."""
@@ -253,7 +284,7 @@ class Settings(BaseSettings):
         for url in (self.zlh_database_url, self.zlh_redis_url):
             password = urlsplit(url.get_secret_value()).password if url is not None else None
             if password:
-                values.append(password)
+                values += [password, unquote(password)]
         return tuple(value for value in values if value)
 
 
@@ -276,14 +307,28 @@ def load_settings(env_file: Path | str | None = ".env") -> Settings:
 
 def _check_url(value: str, *, http_anywhere: bool) -> str:
     url = value.strip().rstrip("/")
+    parts = _split_url(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be a URL that begins with https://")
+    if parts.scheme == "http" and not http_anywhere and parts.hostname not in LOOPBACK:
+        raise ValueError("must be https (http is for loopback only)")
+    return url
+
+
+def _split_url(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        host = parts.hostname
         parts.port  # noqa: B018 - reading it is what checks it
     except ValueError:
         raise ValueError("is not a URL") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ValueError("must be a URL that begins with https://")
-    if parts.scheme == "http" and not http_anywhere and host not in LOOPBACK:
-        raise ValueError("must be https (http is for loopback only)")
+    if any(character.isspace() for character in url):
+        raise ValueError("has a space or line break in it")
+    return parts
+
+
+def _with_driver(url: str) -> str:
+    """A database URL with the driver that this project installs, where it names none."""
+    for given, driver in _DRIVERS.items():
+        if url.startswith(given):
+            return driver + url.removeprefix(given)
     return url

@@ -9,6 +9,7 @@ import json
 import posixpath
 import uuid
 from datetime import datetime, timezone
+from typing import Any
 
 import fsspec
 import pandas as pd
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from zlh_dagster.core.snapshot import Outcome, Snapshot
 
 _FACTS = b"zlh_snapshot"
+_WRITTEN_WORDS = ("mtime", "LastModified", "last_modified", "updated", "created")
 
 
 class SnapshotMissing(Exception):
@@ -85,7 +87,7 @@ class SnapshotStore:
                 seconds=facts["seconds"],
                 extra=facts["extra"],
             )
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
             raise SnapshotMissing(
                 f"no snapshot of {source} at tick {tick} ({type(error).__name__})"
             ) from error
@@ -100,10 +102,15 @@ class SnapshotStore:
             files = self._fs.find(self._root, detail=True)
         except OSError:
             files = {}
-        done = [(f["mtime"], name) for name, f in files.items() if name.endswith(".parquet")]
+        done = [(_written(f), name) for name, f in files.items() if name.endswith(".parquet")]
         if not done:
             raise SnapshotMissing("no tick was observed here yet")
         return str(posixpath.basename(posixpath.dirname(max(done)[1])))
+
+
+def _written(info: dict[str, Any]) -> Any:
+    """When a file was written; each file system has its own word for it, and its own type."""
+    return next(info[word] for word in _WRITTEN_WORDS if word in info)
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from zlh_dagster.core.changes import Change
 from zlh_dagster.core.model import BACKEND, DriftKind, Surface, records_frame
-from zlh_dagster.core.names import backend_content, split_backend
+from zlh_dagster.core.names import backend_content, canonical_address, split_backend
 from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, expect, field
 from zlh_dagster.resources.http import AlreadyThere, HttpApi, Rejected
 
@@ -84,6 +84,7 @@ def _row(server: Any) -> dict[str, Any]:
     content = None
     if address is not None and port is not None:
         content = backend_content(
-            expect(address, str, f"{where}: 'address'"), expect(port, int, f"{where}: 'port'")
+            canonical_address(expect(address, str, f"{where}: 'address'")),
+            expect(port, int, f"{where}: 'port'"),
         )
     return {"surface": Surface.VELOCITY.value, "name": name, "type": BACKEND, "content": content}

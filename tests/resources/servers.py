@@ -1,0 +1,52 @@
+"""Servers that misbehave on the wire."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def serving(behave: Callable[[socket.socket, threading.Event], None]) -> Iterator[int]:
+    """A TCP server on loopback that does ``behave`` with each connection; yields its port."""
+    over = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0.05)
+    threads: list[threading.Thread] = []
+
+    def one(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            behave(connection, over)
+
+    def accept() -> None:
+        while not over.is_set():
+            with contextlib.suppress(TimeoutError):
+                connection, _ = listener.accept()
+                threads.append(threading.Thread(target=one, args=(connection,)))
+                threads[-1].start()
+
+    acceptor = threading.Thread(target=accept)
+    acceptor.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        over.set()
+        acceptor.join()
+        for thread in threads:
+            thread.join()
+        listener.close()
+
+
+def silent(connection: socket.socket, over: threading.Event) -> None:
+    """Accepts, and never says a word."""
+    over.wait(30)
+
+
+def dripping(connection: socket.socket, over: threading.Event, status: int = 200) -> None:
+    """Answers well-formed HTTP, one byte of its body at a time, for ever."""
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 %d It\r\nContent-Length: 1000000\r\n\r\n" % status)
+    until = time.monotonic() + 30
+    while not over.wait(0.02) and time.monotonic() < until:
+        connection.sendall(b" ")

@@ -1,0 +1,114 @@
+"""The table that this project owns, on each kind of database."""
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from zlh_dagster.sandbox.fleet import create_platform_tables
+from zlh_dagster.schema import upgrade as upgrade_module
+from zlh_dagster.schema.tables import own_metadata, platform_metadata
+from zlh_dagster.schema.upgrade import VERSION_TABLE, current, head, upgrade
+
+OWN = {"RepairEvent", VERSION_TABLE}
+
+
+def tables(engine) -> set[str]:
+    return set(sa.inspect(engine).get_table_names())
+
+
+def indexes(engine) -> dict[str, list]:
+    found = sa.inspect(engine).get_indexes("RepairEvent")
+    return {index["name"]: index["column_names"] for index in found}
+
+
+def differences(engine) -> list:
+    """What Alembic would change in a migrated database to reach the definition."""
+
+    def own(name, kind, parent):
+        return kind != "table" or name in own_metadata.tables
+
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "version_table": VERSION_TABLE,
+                "compare_type": True,
+                "compare_server_default": True,
+                "include_name": own,
+            },
+        )
+        return compare_metadata(context, own_metadata)
+
+
+def downgrade(engine) -> None:
+    config = upgrade_module._config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+
+
+def test_an_empty_database_is_brought_to_the_newest_revision(empty_engine):
+    assert current(empty_engine) is None
+    assert upgrade(empty_engine) == current(empty_engine) == head() != "none"
+    assert tables(empty_engine) == OWN
+
+
+def test_upgrading_again_changes_nothing(empty_engine):
+    upgrade(empty_engine)
+    before = indexes(empty_engine)
+    assert upgrade(empty_engine) == head()
+    assert tables(empty_engine) == OWN
+    assert indexes(empty_engine) == before
+
+
+def test_the_migrated_table_is_the_defined_one(empty_engine):
+    upgrade(empty_engine)
+    assert differences(empty_engine) == []
+
+
+def test_the_comparison_notices_a_difference(empty_engine):
+    """Or the test above would prove nothing."""
+    upgrade(empty_engine)
+    table = empty_engine.dialect.identifier_preparer.quote("RepairEvent")
+    with empty_engine.begin() as connection:
+        connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN extra INTEGER"))
+    assert differences(empty_engine) != []
+
+
+def test_what_is_asked_for_at_every_repair_is_indexed(empty_engine):
+    upgrade(empty_engine)
+    assert indexes(empty_engine) == {
+        "RepairEvent_vmid_createdAt_idx": ["vmid", "createdAt"],
+        "RepairEvent_status_idx": ["status"],
+        "RepairEvent_fencingToken_idx": ["fencingToken"],
+    }
+
+
+def test_down_and_up_again(empty_engine):
+    create_platform_tables(empty_engine)
+    upgrade(empty_engine)
+    downgrade(empty_engine)
+    assert "RepairEvent" not in tables(empty_engine)
+    assert set(platform_metadata.tables) <= tables(empty_engine)
+    assert upgrade(empty_engine) == head()
+    assert differences(empty_engine) == []
+
+
+def test_the_platforms_own_tables_are_neither_made_nor_touched(empty_engine):
+    upgrade(empty_engine)
+    assert not set(platform_metadata.tables) & tables(empty_engine)
+    create_platform_tables(empty_engine)
+    upgrade(empty_engine)
+    assert tables(empty_engine) == OWN | set(platform_metadata.tables)
+
+
+@pytest.mark.parametrize("name", ["alembic_version", "_prisma_migrations"])
+def test_migrations_of_the_platforms_api_are_not_disturbed(empty_engine, name):
+    with empty_engine.begin() as connection:
+        connection.execute(sa.text(f"CREATE TABLE {name} (version_num VARCHAR(32))"))
+        connection.execute(sa.text(f"INSERT INTO {name} VALUES ('theirs')"))
+    upgrade(empty_engine)
+    with empty_engine.connect() as connection:
+        assert connection.execute(sa.text(f"SELECT * FROM {name}")).all() == [("theirs",)]

@@ -1,0 +1,380 @@
+"""Names and defaults are a contract; a mistake is one line that names the setting."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from zlh_dagster.core.desired import EdgeConfig
+from zlh_dagster.core.policy import PolicyConfig
+from zlh_dagster.resources.settings import Settings, SettingsError, load_settings
+
+NETWORKS = (
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "127.0.0.0/8",
+    "fc00::/7",
+    "::1/128",
+)
+DEFAULTS = {
+    "ZLH_REPAIR_MODE": "dry-run",
+    "ZLH_LEVEL2_ACTIONS": (),
+    "ZLH_DATABASE_URL": None,
+    "ZLH_REDIS_URL": None,
+    "ZLH_BULLMQ_PREFIX": "bull",
+    "ZLH_ZONE": None,
+    "CLOUDFLARE_API_TOKEN": None,
+    "CLOUDFLARE_ZONE_ID": None,
+    "CLOUDFLARE_API_BASE": "https://api.cloudflare.com/client/v4",
+    "CLOUDFLARE_EDGE_IP": None,
+    "TECHNITIUM_API_URL": None,
+    "TECHNITIUM_API_TOKEN": None,
+    "VELOCITY_EDGE_IP": None,
+    "TRAEFIK_EDGE_IP": None,
+    "VELOCITY_URL": None,
+    "ZPACK_SECRET": None,
+    "PROXMOX_URL": None,
+    "PROXMOX_NODE": None,
+    "PROXMOX_TOKEN_ID": None,
+    "PROXMOX_TOKEN_SECRET": None,
+    "PROXMOX_CA_FILE": None,
+    "DAGSTER_HOME": Path(".zlh"),
+    "ZLH_WEB_HOST": "127.0.0.1",
+    "ZLH_WEB_PORT": 3000,
+    "ZLH_AGENT_PORT": 18888,
+    "ZLH_AGENT_NETWORKS": NETWORKS,
+    "DISCORD_WEBHOOK_CRITICAL": None,
+    "DISCORD_WEBHOOK_WARNING": None,
+    "DISCORD_WEBHOOK_REPAIR": None,
+    "DISCORD_WEBHOOK_INFO": None,
+    "ZLH_HEARTBEAT_URL": None,
+    "ZLH_MAX_REPAIRS_PER_SERVER_HOUR": 3,
+    "ZLH_MASS_DRIFT_FRACTION": 0.2,
+    "ZLH_MASS_DRIFT_MIN": 5,
+    "ZLH_SURFACE_FAILURES_TO_OPEN": 5,
+    "ZLH_SURFACE_OPEN_SECONDS": 900,
+    "ZLH_LEASE_SECONDS": 60,
+    "ZLH_RETENTION_HOURS": 24,
+}
+SECRETS = (
+    "CLOUDFLARE_API_TOKEN",
+    "TECHNITIUM_API_TOKEN",
+    "ZPACK_SECRET",
+    "PROXMOX_TOKEN_SECRET",
+    "DISCORD_WEBHOOK_CRITICAL",
+    "DISCORD_WEBHOOK_WARNING",
+    "DISCORD_WEBHOOK_REPAIR",
+    "DISCORD_WEBHOOK_INFO",
+    "ZLH_HEARTBEAT_URL",
+    "ZLH_DATABASE_URL",
+    "ZLH_REDIS_URL",
+)
+FULL = {
+    "ZLH_DATABASE_URL": "mysql://zlh:secret-database@db.internal/zlh",
+    "ZLH_REDIS_URL": "redis://:secret-redis@redis.internal:6379/0",
+    "ZLH_ZONE": "example.gg",
+    "CLOUDFLARE_API_TOKEN": "secret-cloudflare",
+    "CLOUDFLARE_ZONE_ID": "5a4d8b0f6e1c47d29b3e7f8a10c2d4e6",
+    "CLOUDFLARE_EDGE_IP": "203.0.113.10",
+    "TECHNITIUM_API_URL": "http://dns.internal:5380",
+    "TECHNITIUM_API_TOKEN": "secret-technitium",
+    "VELOCITY_EDGE_IP": "10.70.0.2",
+    "TRAEFIK_EDGE_IP": "10.70.0.3",
+    "VELOCITY_URL": "http://velocity.internal:8081",
+    "ZPACK_SECRET": "secret-zpack",
+    "PROXMOX_URL": "https://pve.internal:8006",
+    "PROXMOX_NODE": "pve1",
+    "PROXMOX_TOKEN_ID": "zlh@pve!loop",
+    "PROXMOX_TOKEN_SECRET": "secret-proxmox",
+    "DISCORD_WEBHOOK_CRITICAL": "https://discord.com/api/webhooks/1/secret-critical",
+    "ZLH_HEARTBEAT_URL": "https://hc.example.com/secret-heartbeat",
+}
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Settings from exactly these variables; one that is ``None`` is left out."""
+
+    def read(**values: str | None) -> Settings:
+        for name, value in values.items():
+            if value is None:
+                monkeypatch.delenv(name, raising=False)
+            else:
+                monkeypatch.setenv(name, value)
+        return load_settings(env_file=None)
+
+    return read
+
+
+def refusal(load, **values) -> str:
+    with pytest.raises(SettingsError) as refused:
+        load(**values)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+# --- the table of the contract -------------------------------------------------------------------
+
+
+def test_every_setting_of_the_contract_exists_with_its_default(load):
+    settings = load()
+    assert {name.upper() for name in Settings.model_fields} == set(DEFAULTS)
+    assert {name: getattr(settings, name.lower()) for name in DEFAULTS} == DEFAULTS
+
+
+def test_without_settings_every_surface_is_off_and_nothing_is_written(load):
+    settings = load()
+    assert not settings.live
+    assert not (settings.cloudflare_on)
+    assert not (settings.technitium_on)
+    assert not (settings.velocity_on)
+    assert settings.edge == EdgeConfig(zone=None)
+    assert settings.policy == PolicyConfig(0.2, 5)
+
+
+def test_a_full_configuration_says_where_servers_are_published(load):
+    settings = load(**FULL)
+    assert settings.edge == EdgeConfig(
+        zone="example.gg",
+        cloudflare_ip="203.0.113.10",
+        velocity_ip="10.70.0.2",
+        traefik_ip="10.70.0.3",
+        velocity=True,
+    )
+
+
+def test_an_address_without_its_surface_publishes_nothing_there(load):
+    settings = load(CLOUDFLARE_EDGE_IP="203.0.113.10", VELOCITY_EDGE_IP="10.70.0.2")
+    assert settings.edge == EdgeConfig(zone=None)
+
+
+def test_an_empty_variable_is_an_unset_one(load):
+    settings = load(ZLH_REPAIR_MODE="", ZLH_ZONE="", ZLH_WEB_PORT="", CLOUDFLARE_API_TOKEN="")
+    assert settings == load()
+
+
+def test_an_env_file_is_read_and_the_environment_wins(tmp_path, monkeypatch):
+    file = tmp_path / "settings.env"
+    file.write_text("ZLH_BULLMQ_PREFIX=file\nZLH_LEASE_SECONDS=90\nSOMETHING_ELSE=x\n")
+    monkeypatch.setenv("ZLH_BULLMQ_PREFIX", "environment")
+    settings = load_settings(env_file=file)
+    assert (settings.zlh_bullmq_prefix, settings.zlh_lease_seconds) == ("environment", 90)
+
+
+def test_lists_are_separated_by_commas(load):
+    settings = load(ZLH_LEVEL2_ACTIONS=" a, b ,,", ZLH_AGENT_NETWORKS="10.1.0.0/16,fd00::/8")
+    assert settings.zlh_level2_actions == ("a", "b")
+    assert settings.zlh_agent_networks == ("10.1.0.0/16", "fd00::/8")
+
+
+def test_live_is_asked_for_by_its_name(load):
+    assert load(ZLH_REPAIR_MODE="live").live
+
+
+# --- settings that need each other ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("absent", "because"),
+    [
+        ("CLOUDFLARE_API_TOKEN", "CLOUDFLARE_ZONE_ID"),
+        ("CLOUDFLARE_ZONE_ID", "CLOUDFLARE_API_TOKEN"),
+        ("TECHNITIUM_API_URL", "TECHNITIUM_API_TOKEN"),
+        ("TECHNITIUM_API_TOKEN", "TECHNITIUM_API_URL"),
+        ("VELOCITY_URL", "ZPACK_SECRET"),
+        ("ZPACK_SECRET", "VELOCITY_URL"),
+        ("PROXMOX_NODE", "PROXMOX_URL"),
+        ("PROXMOX_TOKEN_ID", "PROXMOX_URL"),
+        ("PROXMOX_TOKEN_SECRET", "PROXMOX_URL"),
+        ("CLOUDFLARE_EDGE_IP", "Cloudflare"),
+        ("VELOCITY_EDGE_IP", "Technitium"),
+        ("TRAEFIK_EDGE_IP", "Technitium"),
+        ("ZLH_ZONE", "Cloudflare"),
+    ],
+)
+def test_a_missing_partner_is_named_with_what_needs_it(load, absent, because):
+    said = refusal(load, **{**FULL, absent: None})
+    assert said.startswith(f"{absent}: is needed because {because} is ")
+
+
+@pytest.mark.parametrize("surface", ["TECHNITIUM", "VELOCITY"])
+def test_every_surface_needs_the_zone(load, surface):
+    own = {k: v for k, v in FULL.items() if k.startswith(surface) or k == "ZPACK_SECRET"}
+    more = {"TRAEFIK_EDGE_IP": "10.70.0.3"} if surface == "TECHNITIUM" else {}
+    if surface == "TECHNITIUM":
+        own.pop("ZPACK_SECRET")
+        more["VELOCITY_EDGE_IP"] = "10.70.0.2"
+    assert refusal(load, **own, **more).startswith("ZLH_ZONE: is needed because ")
+
+
+# --- malformed values ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("ZLH_REPAIR_MODE", ["on", "LIVE", "true", "dry run"]),
+        ("ZLH_ZONE", ["gg", ".", "example..gg", "a" * 64 + ".gg", "exa mple.gg", "*.example.gg"]),
+        ("ZLH_ZONE", ["example.gg/../other", "ex_ample.gg", "@.gg", "-x.gg", "bücher.gg"]),
+        ("CLOUDFLARE_EDGE_IP", ["203.0.113", "fd00::1", "example.gg", "203.0.113.10/32"]),
+        ("VELOCITY_EDGE_IP", ["localhost"]),
+        ("TRAEFIK_EDGE_IP", ["256.0.0.1"]),
+        ("CLOUDFLARE_API_BASE", ["api.cloudflare.com", "ftp://x", "https://", "https://x:port"]),
+        ("TECHNITIUM_API_URL", ["dns.internal:5380", "http://[::1", "file:///etc/passwd"]),
+        ("VELOCITY_URL", ["velocity.internal"]),
+        ("PROXMOX_URL", ["pve.internal:8006"]),
+        ("ZLH_DATABASE_URL", ["not a url", "/var/lib/db", "oracle://x", "sqlite", "mysql://["]),
+        ("ZLH_REDIS_URL", ["localhost:6379", "http://redis", "not a url", "redis://h:port"]),
+        ("ZLH_AGENT_NETWORKS", ["10.0.0.0/33", "everywhere", "10.0.0.0/8,x"]),
+        ("ZLH_WEB_PORT", ["http", "-1", "65536", "3000.5"]),
+        ("ZLH_AGENT_PORT", ["0", "65536"]),
+        ("DISCORD_WEBHOOK_INFO", ["discord.com/api/webhooks/1/x"]),
+        ("ZLH_MAX_REPAIRS_PER_SERVER_HOUR", ["0", "-1", "many"]),
+        ("ZLH_MASS_DRIFT_FRACTION", ["20", "-0.1", "20%", "nan"]),
+        ("ZLH_MASS_DRIFT_MIN", ["-1"]),
+        ("ZLH_SURFACE_FAILURES_TO_OPEN", ["0"]),
+        ("ZLH_SURFACE_OPEN_SECONDS", ["0"]),
+        ("ZLH_LEASE_SECONDS", ["29", "0", "-60", "1m"]),
+        ("ZLH_RETENTION_HOURS", ["0"]),
+        ("CLOUDFLARE_API_TOKEN", ["two words", "tokén", "line\nbreak"]),
+        ("TECHNITIUM_API_TOKEN", ["tokén"]),
+        ("PROXMOX_TOKEN_SECRET", ["two words"]),
+    ],
+)
+def test_a_malformed_value_is_refused_and_the_setting_named(load, name, values):
+    for value in values:
+        assert refusal(load, **{**FULL, name: value}).startswith(f"{name}"), value
+
+
+def test_every_mistake_is_told_at_once(load):
+    said = refusal(load, ZLH_WEB_PORT="x", ZLH_LEASE_SECONDS="5", ZLH_ZONE="gg")
+    assert {part.split(":")[0] for part in said.split("; ")} == {
+        "ZLH_WEB_PORT",
+        "ZLH_LEASE_SECONDS",
+        "ZLH_ZONE",
+    }
+
+
+SECURE = (
+    "CLOUDFLARE_API_BASE",
+    "PROXMOX_URL",
+    "ZLH_HEARTBEAT_URL",
+    "DISCORD_WEBHOOK_CRITICAL",
+    "DISCORD_WEBHOOK_WARNING",
+    "DISCORD_WEBHOOK_REPAIR",
+    "DISCORD_WEBHOOK_INFO",
+)
+
+
+@pytest.mark.parametrize("name", SECURE)
+def test_http_is_for_loopback_only(load, name):
+    assert f"{name}: must be https" in refusal(load, **{**FULL, name: "http://10.0.0.5/x"})
+    assert "must be https" in refusal(load, **{**FULL, name: "http://localhost.evil.example/x"})
+    for host in ("127.0.0.1", "localhost", "[::1]"):
+        load(**{**FULL, name: f"http://{host}:8080/x"})
+    load(**{**FULL, name: "https://10.0.0.5/x"})
+
+
+def test_technitium_and_velocity_may_speak_http_inside(load):
+    settings = load(**{**FULL, "TECHNITIUM_API_URL": "http://10.0.0.5:5380/"})
+    assert settings.technitium_api_url == "http://10.0.0.5:5380", "without the slash at its end"
+
+
+def test_a_zone_is_read_in_lower_case_without_its_final_dot(load):
+    assert load(ZLH_ZONE="Example.GG.").zlh_zone == "example.gg"
+
+
+@pytest.mark.parametrize("name", ["CLOUDFLARE_API_TOKEN", "TECHNITIUM_API_TOKEN"])
+def test_a_line_break_at_the_end_of_a_token_is_not_part_of_it(load, name):
+    """Secret files end in a line break, and a header must not."""
+    settings = load(**{**FULL, name: "  token-from-a-file\n"})
+    assert getattr(settings, name.lower()).get_secret_value() == "token-from-a-file"
+
+
+# --- secrets -------------------------------------------------------------------------------------
+
+
+def test_secrets_are_in_no_representation(load):
+    settings = load(**FULL)
+    shown = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert "secret-" not in shown
+    assert "example.gg" in shown
+    for name in SECRETS:
+        value = getattr(settings, name.lower())
+        assert value is None or isinstance(value, SecretStr)
+
+
+@pytest.mark.parametrize("name", [name for name in SECRETS if name != "ZPACK_SECRET"])
+def test_a_secret_that_is_refused_is_not_repeated(load, name):
+    said = refusal(load, **{**FULL, name: "gopher://xyzzy-plugh sécret"})
+    assert "xyzzy" not in said
+    assert "plugh" not in said
+
+
+def test_a_secret_whose_partner_is_missing_is_not_repeated(load):
+    said = refusal(load, **{**FULL, "ZPACK_SECRET": "xyzzy-plugh", "VELOCITY_URL": None})
+    assert "xyzzy" not in said
+
+
+def test_everything_secret_is_handed_to_the_redactor(load):
+    secrets = load(**FULL).secrets()
+    for value in FULL.values():
+        if "secret-" in value:
+            assert value in secrets
+    assert "secret-database" in secrets, "the password alone, as a driver may repeat it"
+    assert "secret-redis" in secrets
+    assert "example.gg" not in secrets
+
+
+def test_a_password_is_redacted_as_written_in_the_url_and_as_it_is(load):
+    secrets = load(ZLH_DATABASE_URL="postgresql://zlh:p%40ss-word@db/zlh").secrets()
+    assert {"p%40ss-word", "p@ss-word"} <= set(secrets)
+
+
+def test_without_secrets_there_is_nothing_to_redact(load):
+    assert load().secrets() == ()
+
+
+# --- derived -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("postgres://u@h/d", "postgresql+psycopg2://u@h/d"),
+        ("postgresql://u@h/d", "postgresql+psycopg2://u@h/d"),
+        ("mysql://u@h/d", "mysql+pymysql://u@h/d"),
+        ("mariadb://u@h/d", "mariadb+pymysql://u@h/d"),
+        ("mysql+pymysql://u@h/d", "mysql+pymysql://u@h/d"),
+        ("sqlite:////srv/zlh.db", "sqlite:////srv/zlh.db"),
+    ],
+)
+def test_a_database_url_gets_the_driver_that_is_installed(load, given, used):
+    assert load(ZLH_DATABASE_URL=given).database_url == used
+
+
+def test_state_lies_below_dagster_home(load, tmp_path):
+    settings = load(DAGSTER_HOME=str(tmp_path))
+    assert settings.home == tmp_path
+    assert settings.database_url == f"sqlite:///{tmp_path}/platform.db"
+    assert settings.redis_url == f"unix://{settings.socket('redis')}"
+
+
+def test_a_relative_home_is_made_absolute(load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load().home == tmp_path / ".zlh"
+
+
+def test_a_socket_path_fits_however_deep_the_home_lies(load, tmp_path):
+    deep = load(DAGSTER_HOME=str(tmp_path / ("x" * 120)))
+    other = load(DAGSTER_HOME=str(tmp_path / ("y" * 120)))
+    assert len(str(deep.socket("redis"))) <= 100
+    assert deep.socket("redis") == deep.socket("redis")
+    assert deep.socket("redis") != other.socket("redis"), "two deployments on one machine"
+    shallow = load(DAGSTER_HOME="/tmp/z")
+    assert shallow.socket("redis") == Path("/tmp/z/redis.sock")
+
+
+def test_a_configured_redis_is_used_as_given(load):
+    assert load(ZLH_REDIS_URL="redis://h:1/2").redis_url == "redis://h:1/2"
