@@ -2,6 +2,8 @@
 
 from tests.harness import statuses, writes
 from zlh_dagster.core.model import Surface
+from zlh_dagster.resources import repairer
+from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.ledger import Entry
 
 SRV = "_minecraft._tcp.mc-5000.example.gg"
@@ -92,3 +94,28 @@ def test_a_controller_that_was_overtaken_writes_nothing(loop, sandbox):
     assert not loop.repair(request.run_config).success
     assert writes(sandbox) == []
     assert statuses(loop.services) == ["running"]
+
+
+def test_a_database_that_goes_away_between_two_chunks_loses_no_repair(
+    loop, sandbox, platform, monkeypatch
+):
+    """What was repaired before is proved, recorded and told; the rest is told as not tried."""
+    monkeypatch.setattr(repairer, "CHUNK", 2)
+    sandbox.edge.velocity.restart()
+    real, asked = loop.services.ledger.repairs_since, []
+
+    def going_away(vmids, age):
+        asked.append(list(vmids))
+        if len(asked) > 1:
+            raise DatabaseError("platform database: gone")
+        return real(vmids, age)
+
+    loop.services.ledger.repairs_since = going_away
+    [run] = loop.minute()
+    assert not run.success
+    assert statuses(loop.services) == ["succeeded"] * 2
+    assert len(writes(sandbox)) == 2
+    [message] = sandbox.edge.discord.inbox()
+    text = message.payload["embeds"][0]["description"]
+    assert "done on 2 servers" in text
+    assert "not tried: platform database: gone" in text

@@ -74,7 +74,7 @@ def _timed(
     try:
         rows = read()
     except (EdgeError, DatabaseError) as error:
-        reason = str(error)
+        reason = str(error) or type(error).__name__
     return Snapshot(
         source=source,
         tick=tick,

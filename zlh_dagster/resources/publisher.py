@@ -167,6 +167,9 @@ class EdgePublisher:
             # The write may have worked although its answer was lost: the next look decides.
             _log.warning("%s: %s", change.describe(), error)
             repair.errors.append(str(error))
+        except Exception as error:  # noqa: BLE001 - rows are open: they must come to their proof
+            _log.exception("%s", change.describe())
+            repair.errors.append(f"{change.describe()}: {type(error).__name__}")
 
     def _close(
         self, repair: OpenRepair, rows: pd.DataFrame, problems: tuple[str, ...]

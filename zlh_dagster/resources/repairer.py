@@ -18,8 +18,9 @@ from zlh_dagster.core.changes import Plan, plan_changes
 from zlh_dagster.core.desired import EdgeConfig, desired_edge
 from zlh_dagster.core.guards import refusals
 from zlh_dagster.core.repair import BatchResult, Finding, RepairOutcome, RepairRequest, Status
+from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.incidents import Incidents
-from zlh_dagster.resources.ledger import Entry, Ledger
+from zlh_dagster.resources.ledger import Entry, Fenced, Ledger
 from zlh_dagster.resources.publisher import EdgePublisher, OpenRepair, Sight, Stopped
 from zlh_dagster.resources.redis import RedisUnavailable
 
@@ -96,8 +97,8 @@ class Repairer:
         """Does everything that the batch asks for and the laws allow.
 
         Raises:
-            DatabaseError: If guards or ledger cannot be read; nothing more is written then.
-            Fenced: If another controller has taken over.
+            DatabaseError: If guards or ledger could not be read before anything was written.
+            Fenced: If another controller has taken over before anything was written.
             RedisUnavailable: If Redis went away before anything was written.
         """
         started = time.monotonic()
@@ -107,7 +108,15 @@ class Repairer:
         outcomes: list[RepairOutcome] = []
         for start in range(0, len(batch.repairs), CHUNK):
             chunk = batch.repairs[start : start + CHUNK]
-            outcomes.extend(self._chunk(batch, chunk, already_open))
+            try:
+                outcomes.extend(self._chunk(batch, chunk, already_open))
+            except (DatabaseError, Fenced) as error:
+                if not outcomes:
+                    raise
+                # What was repaired before is still told; what was not tried is told as that.
+                rest = batch.repairs[start:]
+                outcomes.extend(_not_tried(request, Plan(), str(error)) for request in rest)
+                break
         self._settle_incidents(outcomes)
         return BatchResult(
             outcomes=tuple(outcomes),
@@ -134,7 +143,7 @@ class Repairer:
         sight = self._publisher.look({s for request in allowed for s in request.covers})
         plans = plan_changes(_wanted(allowed, desired.records, sight), sight.rows())
         outcomes: list[RepairOutcome] = []
-        opened: list[OpenRepair] = []
+        to_write: list[tuple[RepairRequest, Plan, tuple[str, ...]]] = []
         for request in requests:
             plan = plans.get(request.vmid, Plan())
             blind = tuple(sight.unread[s] for s in request.covers if s in sight.unread)
@@ -146,11 +155,15 @@ class Repairer:
             elif not batch.live:
                 outcomes.append(self._dry_run(batch, request, plan, already_open))
             else:
-                entry = batch.entry(request, plan, before=core_changes.before(plan.changes))
-                try:
-                    opened.append(self._publisher.write(request, plan, entry, blind))
-                except Stopped as error:
-                    outcomes.append(_not_tried(request, plan, str(error)))
+                to_write.append((request, plan, blind))
+        # Last, so that nothing that can fail stands between a write and its proof.
+        opened: list[OpenRepair] = []
+        for request, plan, blind in to_write:
+            entry = batch.entry(request, plan, before=core_changes.before(plan.changes))
+            try:
+                opened.append(self._publisher.write(request, plan, entry, blind))
+            except Stopped as error:
+                outcomes.append(_not_tried(request, plan, str(error)))
         return [*outcomes, *self._publisher.prove(opened)]
 
     def _dry_run(
