@@ -109,14 +109,14 @@ def kinds_of(frame: pd.DataFrame) -> dict[tuple[str, str, str], str]:
     return kinds
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(wanted=wanted_rows(), found=found_rows())
 def test_compare_agrees_with_the_slow_reference(wanted, found):
     frame = compare(desired_frame(wanted), records_frame(found))
     assert kinds_of(frame) == reference(wanted, found)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(wanted=wanted_rows(), found=found_rows(), chance=st.randoms(use_true_random=False))
 def test_no_order_changes_what_drifts(wanted, found, chance):
     before = kinds_of(compare(desired_frame(wanted), records_frame(found)))
@@ -125,14 +125,14 @@ def test_no_order_changes_what_drifts(wanted, found, chance):
     assert kinds_of(compare(desired_frame(wanted), records_frame(found))) == before
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(wanted=wanted_rows())
 def test_what_is_exactly_as_desired_never_drifts(wanted):
     records = desired_frame(wanted)
     assert compare(records, records).empty
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(wanted=wanted_rows(), found=found_rows())
 def test_what_is_shown_as_found_was_really_found(wanted, found):
     """The identifier that a repair would change belongs to a record of that very key."""

@@ -33,10 +33,6 @@ def postgresql() -> Iterator[str]:
 
             server = get_server(folder / "data", cleanup_mode="stop")
         try:
-            # Nothing here outlives a crash of the machine.
-            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-                server.psql(f"ALTER SYSTEM SET {setting} = off;")
-            server.psql("SELECT pg_reload_conf();")
             yield server.get_uri()
         finally:
             server.cleanup()
@@ -72,7 +68,6 @@ def mariadb() -> Iterator[str]:
                     f"--pid-file={folder / 'pid'}",
                     "--skip-networking",
                     "--innodb-flush-log-at-trx-commit=0",
-                    "--skip-innodb-doublewrite",
                 ],
                 stdout=log,
                 stderr=log,

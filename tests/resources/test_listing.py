@@ -153,10 +153,11 @@ def test_a_large_zone_is_paged_and_counted(client, large_zone):
 @pytest.mark.parametrize("page", [1, 2, 3])
 @pytest.mark.parametrize("answer", ["error", "empty"])
 def test_a_page_that_does_not_come_spoils_the_listing(
-    client, large_zone, no_pauses, monkeypatch, page, answer
+    client, sandbox, no_pauses, monkeypatch, page, answer
 ):
-    monkeypatch.setattr("zlh_dagster.resources.cloudflare.READ_TIMEOUT", 5)
-    large_zone.edge.faults.switch_on("cloudflare", "missing_page", page=page, answer=answer)
+    monkeypatch.setattr("zlh_dagster.resources.cloudflare.PER_PAGE", 10)
+    assert len(client(CF).list_records()) == 20, "of three pages"
+    sandbox.edge.faults.switch_on("cloudflare", "missing_page", page=page, answer=answer)
     with pytest.raises(Unreachable if answer == "error" else Incomplete):
         client(CF).list_records()
 

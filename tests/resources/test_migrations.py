@@ -1,11 +1,11 @@
 """The table that this project owns, on each kind of database."""
 
-import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from zlh_dagster.resources.ledger import Entry, Ledger
 from zlh_dagster.sandbox.fleet import create_platform_tables
 from zlh_dagster.schema import upgrade as upgrade_module
 from zlh_dagster.schema.tables import own_metadata, platform_metadata
@@ -104,11 +104,32 @@ def test_the_platforms_own_tables_are_neither_made_nor_touched(empty_engine):
     assert tables(empty_engine) == OWN | set(platform_metadata.tables)
 
 
-@pytest.mark.parametrize("name", ["alembic_version", "_prisma_migrations"])
-def test_migrations_of_the_platforms_api_are_not_disturbed(empty_engine, name):
+def test_migrations_of_the_platforms_api_are_not_disturbed(empty_engine):
+    """Alembic's usual table may be theirs."""
+    name = "alembic_version"
     with empty_engine.begin() as connection:
         connection.execute(sa.text(f"CREATE TABLE {name} (version_num VARCHAR(32))"))
         connection.execute(sa.text(f"INSERT INTO {name} VALUES ('theirs')"))
     upgrade(empty_engine)
     with empty_engine.connect() as connection:
         assert connection.execute(sa.text(f"SELECT * FROM {name}")).all() == [("theirs",)]
+
+
+def test_the_ledger_takes_any_text_whatever_the_database_is_set_to(empty_engine):
+    """A reason may quote what a customer typed; MariaDB's old default takes only latin1."""
+    if empty_engine.dialect.name in ("mysql", "mariadb"):
+        name = empty_engine.url.database
+        with empty_engine.begin() as connection:
+            connection.exec_driver_sql(f"ALTER DATABASE {name} CHARACTER SET latin1")
+    upgrade(empty_engine)
+    entry = Entry(
+        action="dns_republish",
+        level=1,
+        reason="日本 💥",
+        requested_by="operator",
+        run_id="r",
+        fencing_token=1,
+        vmid=5000,
+    )
+    Ledger(empty_engine).open(entry)
+    assert [event["reason"] for event in Ledger(empty_engine).events()] == ["日本 💥"]

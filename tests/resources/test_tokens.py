@@ -43,7 +43,12 @@ def test_an_older_technitium_gets_its_token_as_a_field(old):
 
 
 def test_an_older_technitium_is_written_to(old):
+    """The listing before a write finds out how the token travels; the write itself is sent once."""
     sandbox, one = old
+    with pytest.raises(Unauthorized):
+        one.apply(ABSENT_TECHNITIUM)
+    assert len(sandbox.edge.journal.entries()) == 1
+    one.list_records()
     one.apply(ABSENT_TECHNITIUM)
     assert [r.name for r in sandbox.edge.technitium.named(HOST)] == [HOST]
 

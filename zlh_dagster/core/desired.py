@@ -60,8 +60,6 @@ class DesiredEdge:
 
 def guard_reason(row: Mapping[str, Any]) -> str | None:
     """Why level 1 leaves this server alone, or ``None`` when it may be repaired."""
-    if row["ctype"] != "game":
-        return f"server type is {row['ctype']}, not game"
     if row["lifecycle"] != "active":
         return f"lifecycle is {row['lifecycle']}, not active"
     if row["billingStatus"] not in ("active", "past_due"):

@@ -169,7 +169,8 @@ class LeaseKeeper:
         self._lease: Lease | None = None
 
     def keep(self, lease: Lease) -> None:
-        """Takes over the duty to give the lease back."""
+        """Takes over the duty to give the lease back, after giving back an earlier one."""
+        self.release()
         self._lease = lease
 
     @property

@@ -103,7 +103,8 @@ class Technitium:
         try:
             return self._send(verb, values, write=write)
         except Unauthorized:
-            if self._token_in_form:
+            # A write is sent once; the listing before it has found out how the token travels.
+            if self._token_in_form or write:
                 raise
         self._token_in_form = True
         try:

@@ -132,4 +132,8 @@ repair_event = sa.Table(
     sa.Index("RepairEvent_vmid_createdAt_idx", "vmid", "createdAt"),
     sa.Index("RepairEvent_status_idx", "status"),
     sa.Index("RepairEvent_fencingToken_idx", "fencingToken"),
+    # A reason may quote what a customer typed; in a latin1 table the row, and with it the repair,
+    # would be refused.
+    mysql_charset="utf8mb4",
+    mariadb_charset="utf8mb4",
 )

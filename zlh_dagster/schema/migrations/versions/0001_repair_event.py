@@ -29,6 +29,8 @@ def upgrade() -> None:
         sa.Column("error", sa.JSON, nullable=True),
         sa.Column("createdAt", UtcDateTime, nullable=False),
         sa.Column("finishedAt", UtcDateTime, nullable=True),
+        mysql_charset="utf8mb4",
+        mariadb_charset="utf8mb4",
     )
     op.create_index("RepairEvent_vmid_createdAt_idx", TABLE, ["vmid", "createdAt"])
     op.create_index("RepairEvent_status_idx", TABLE, ["status"])
