@@ -184,6 +184,40 @@ def test_a_job_that_fails_every_minute_is_told_once(loop, sandbox):
     assert titles(sandbox) == ["observe failed"]
 
 
+def test_a_ledger_that_is_missing_is_told_once_and_again_when_it_is_missing_anew(
+    loop, sandbox, platform
+):
+    """Every minute a repair is due and cannot begin: one message, with what to do."""
+
+    def rename(old: str, new: str) -> None:
+        with platform.engine.begin() as connection:
+            connection.exec_driver_sql(f'ALTER TABLE "{old}" RENAME TO "{new}"')
+
+    delete_srv(sandbox)
+    rename("RepairEvent", "gone")
+    for _ in range(3):
+        loop.minute()
+    [message] = sandbox.edge.discord.inbox()
+    assert "zlh db upgrade" in message.payload["embeds"][0]["description"]
+    assert writes(sandbox) == []
+    rename("gone", "RepairEvent")
+    loop.minute()
+    assert statuses(loop.services) == ["succeeded"]
+    rename("RepairEvent", "gone")
+    delete_srv(sandbox)
+    loop.minute()
+    assert [m.level for m in sandbox.edge.discord.inbox()] == ["critical", "repair", "critical"]
+
+
+def test_a_database_that_stays_away_is_told_once(loop, sandbox, platform):
+    with platform.engine.begin() as connection:
+        for table in ("ContainerInstance", "RepairEvent"):
+            connection.exec_driver_sql(f'ALTER TABLE "{table}" RENAME TO "gone_{table}"')
+    for _ in range(loop.services.settings.zlh_surface_failures_to_open + 3):
+        loop.minute()
+    assert len(sandbox.edge.discord.inbox()) == 1
+
+
 def tell(loop, run_id: str, job: str) -> None:
     """Evaluates the run-failure sensor for one failed run."""
     run = loop.instance.get_run_by_id(run_id)

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from zlh_dagster.core.repair import Decisions, Finding, RepairRequest
 
+REPAIR_RUN_FAILED = "run_failed:level1_repair"
+"""Incident of repair runs that cannot even begin; it lasts until one can, or none is needed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -42,5 +45,7 @@ def choose(
         if live or request.dry_run_incident not in already_open
     )
     findings = tuple(f for f in decisions.findings if f.incident not in already_open)
-    over = tuple(sorted(set(already_open) - current)) if all_seen else ()
-    return Launch(repairs, findings, over)
+    over = set(already_open) - current if all_seen else set()
+    if repairs or findings:
+        over.discard(REPAIR_RUN_FAILED)
+    return Launch(repairs, findings, tuple(sorted(over)))

@@ -5,12 +5,15 @@ the run with a tag, and the other one keeps quiet.
 """
 
 import json
+import time
 from collections.abc import Callable
 
 import dagster as dg
 
+from zlh_dagster.core.launch import REPAIR_RUN_FAILED
 from zlh_dagster.core.messages import Message, batch_message, run_failed
 from zlh_dagster.core.repair import BatchResult
+from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 
 TOLD_TAG = "zlh/told"
@@ -28,6 +31,14 @@ def claim(instance: dg.DagsterInstance, run_id: str) -> bool:
     if run is not None:
         instance.add_run_tags(run_id, {TOLD_TAG: "yes"})
     return True
+
+
+def is_news(services: Services, incident: str, title: str) -> bool:
+    """Whether an incident was not open; what fails every minute is told once while it lasts."""
+    try:
+        return services.incidents.open(incident, now=time.time(), detail={"title": title})
+    except RedisUnavailable:
+        return True
 
 
 def repaired_hook(services_key: str = "services") -> dg.HookDefinition:
@@ -63,6 +74,11 @@ def failed_hook(services_key: str = "services") -> dg.HookDefinition:
                 value = json.loads(str(error.metadata[RESULT].value))
                 return _batch_message(context, BatchResult.from_json(value))
             text = str(error) if error else ""
+            services: Services = getattr(context.resources, services_key)
+            if not is_news(services, REPAIR_RUN_FAILED, f"{context.job_name} fails"):
+                # What is not told here on purpose is not told by the sensor either.
+                claim(context.instance, context.run_id)
+                return None
             return run_failed(job=context.job_name, run_id=context.run_id, error=text)
 
         _tell(context, services_key, message)

@@ -17,6 +17,7 @@ from zlh_dagster.core import changes as core_changes
 from zlh_dagster.core.changes import Plan, plan_changes
 from zlh_dagster.core.desired import EdgeConfig, desired_edge
 from zlh_dagster.core.guards import refusals
+from zlh_dagster.core.launch import REPAIR_RUN_FAILED
 from zlh_dagster.core.repair import BatchResult, Finding, RepairOutcome, RepairRequest, Status
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.incidents import Incidents
@@ -234,7 +235,7 @@ class Repairer:
         try:
             for name, detail in self._told.items():
                 self._incidents.open(name, now=time.time(), detail=dict(detail))
-            self._incidents.close(over)
+            self._incidents.close([*over, REPAIR_RUN_FAILED])
         except RedisUnavailable as error:
             _log.warning("%s", error)
 
