@@ -53,6 +53,23 @@ class Edge:
     def discord(self, method: str, path: str, body: Any = None) -> httpx.Response:
         return self.http.request(method, f"{self.sandbox.url}/discord/{path}", json=body)
 
+    def proxmox(self, node: str = "pve1", token: str | None = None) -> httpx.Response:
+        config = self.sandbox.config
+        token = token or f"{config.proxmox_token_id}={config.proxmox_token_secret}"
+        url = f"{self.sandbox.url}/api2/json/nodes/{node}/lxc"
+        return self.http.get(url, headers={"Authorization": f"PVEAPIToken={token}"})
+
+    def agent(
+        self,
+        path: str = "/health",
+        *,
+        address: str = "127.60.0.1",
+        method: str = "GET",
+        **options: Any,
+    ) -> httpx.Response:
+        url = f"http://{address}:{self.sandbox.agent_port}{path}"
+        return self.http.request(method, url, **options)
+
     def control(self, method: str, path: str, body: Any = None) -> httpx.Response:
         return self.http.request(method, f"{self.sandbox.url}/sandbox/{path}", json=body)
 

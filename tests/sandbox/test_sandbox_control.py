@@ -42,7 +42,7 @@ def test_the_journal_can_be_narrowed_and_cleared(edge):
     assert edge.control("GET", "requests").json() == []
     edge.velocity("GET", "list")
     assert edge.control("GET", "requests").json()[0]["n"] > entry["n"]
-    assert edge.control("GET", "requests?surface=proxmox").status_code == 400
+    assert edge.control("GET", "requests?surface=nowhere").status_code == 400
 
 
 def test_the_state_tells_configuration_and_counters(edge, address):
@@ -102,6 +102,12 @@ def test_the_environment_names_every_setting(edge):
         "TRAEFIK_EDGE_IP",
         "VELOCITY_URL",
         "ZPACK_SECRET",
+        "PROXMOX_URL",
+        "PROXMOX_NODE",
+        "PROXMOX_TOKEN_ID",
+        "PROXMOX_TOKEN_SECRET",
+        "ZLH_AGENT_PORT",
+        "ZLH_AGENT_NETWORKS",
         "DISCORD_WEBHOOK_CRITICAL",
         "DISCORD_WEBHOOK_WARNING",
         "DISCORD_WEBHOOK_REPAIR",

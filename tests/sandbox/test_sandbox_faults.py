@@ -6,6 +6,7 @@ import time
 import httpx
 import pytest
 
+from zlh_dagster.sandbox.containers import Container
 from zlh_dagster.sandbox.fault_kinds import FAULT_KINDS
 from zlh_dagster.sandbox.faults import UnknownFault
 
@@ -15,11 +16,12 @@ A_FIELDS = {"domain": "mc-5000.example.gg", "type": "A", "ipAddress": "10.70.0.2
 
 @pytest.fixture
 def published(edge, address):
-    """Ten records in Cloudflare, one more in Technitium, one backend."""
+    """Ten records in Cloudflare, one more in Technitium, one backend, one container."""
     posts = [{**address, "name": f"mc-{5000 + n}"} for n in range(10)]
     edge.cloudflare("POST", "/batch", json={"posts": posts})
     edge.technitium("add", **A_FIELDS)
     edge.velocity("POST", "register", BACKEND)
+    edge.sandbox.edge.containers.put(Container(5000, "mc-5000"))
     edge.control("DELETE", "requests")
     return edge
 
@@ -43,6 +45,8 @@ def _read(edge, surface: str) -> httpx.Response:
         return _technitium_listing(edge)
     if surface == "velocity":
         return edge.velocity("GET", "list")
+    if surface == "proxmox":
+        return edge.proxmox()
     return edge.discord("GET", "info")
 
 
@@ -74,10 +78,12 @@ def _holds_the_write(edge, surface: str) -> bool:
     return bool(found)
 
 
-SURFACES = ("cloudflare", "technitium", "velocity", "discord")
-LISTED = SURFACES[:3]
+WRITTEN = ("cloudflare", "technitium", "velocity", "discord")
+SURFACES = (*WRITTEN, "proxmox")
+LISTED = ("cloudflare", "technitium", "velocity", "proxmox")
 
 every_surface = pytest.mark.parametrize("surface", SURFACES)
+every_written_surface = pytest.mark.parametrize("surface", WRITTEN)
 every_listed_surface = pytest.mark.parametrize("surface", LISTED)
 
 
@@ -167,7 +173,13 @@ def test_truncated_json_is_half_of_the_true_body(published, surface):
 
 @pytest.mark.parametrize(
     ("surface", "status"),
-    [("cloudflare", 403), ("technitium", 200), ("velocity", 401), ("discord", 401)],
+    [
+        ("cloudflare", 403),
+        ("technitium", 200),
+        ("velocity", 401),
+        ("discord", 401),
+        ("proxmox", 401),
+    ],
 )
 def test_invalid_token_is_told_as_the_provider_does(published, surface, status):
     """Technitium says so with status 200."""
@@ -211,7 +223,7 @@ def test_cut_short_cloudflare_listing_contradicts_its_total(published):
     assert (body["result_info"]["count"], body["result_info"]["total_count"]) == (7, 10)
 
 
-@pytest.mark.parametrize("surface", ["technitium", "velocity"])
+@pytest.mark.parametrize("surface", ["technitium", "velocity", "proxmox"])
 def test_cut_short_without_a_total_is_broken_json(published, surface):
     """There is no number that could give it away."""
     whole = _read(published, surface).content
@@ -236,12 +248,15 @@ def test_empty_listings_do_not_contradict_themselves(published):
     assert technitium["response"]["records"] == []
     assert technitium["response"]["zone"]["name"] == "example.gg"
     assert _read(published, "velocity").json() == {"servers": []}
+    assert _read(published, "proxmox").json() == {"data": []}
 
 
 def _rows(surface: str, response: httpx.Response):
     body = response.json()
     if surface == "cloudflare":
         return body["result"]
+    if surface == "proxmox":
+        return body["data"]
     return body["servers"] if surface == "velocity" else body["response"]["records"]
 
 
@@ -257,7 +272,7 @@ def test_wrong_types_come_in_three_shapes(published, surface):
     assert all(isinstance(row["name"], list) for row in rows)
 
 
-@every_surface
+@every_written_surface
 def test_wrong_types_spoil_the_answer_to_a_write(edge, surface, address):
     """The write itself is done."""
     edge.fail(surface, "wrong_types")
@@ -282,7 +297,7 @@ def test_a_caller_may_leave_a_huge_answer(published):
     assert _read(published, "cloudflare").status_code == 200
 
 
-@every_surface
+@every_written_surface
 def test_an_ignored_write_says_yes_and_does_nothing(published, surface, address):
     """Reads are as ever."""
     published.fail(surface, "write_ignored")
@@ -303,7 +318,7 @@ def test_an_ignored_delete_leaves_the_record(published):
     assert published.sandbox.edge.cloudflare.records()[3] == record
 
 
-@every_surface
+@every_written_surface
 def test_a_lost_answer_leaves_the_write_done(published, surface, address):
     """The caller cannot know."""
     published.fail(surface, "write_answer_lost")
@@ -319,7 +334,7 @@ def test_a_refused_write_that_is_ignored_is_still_refused(published, address):
     assert published.cloudflare("POST", json=address).status_code == 400
 
 
-@every_surface
+@every_written_surface
 def test_a_fault_can_spare_reads_or_writes(edge, surface, address):
     """Each can be switched off alone."""
     edge.fail(surface, "status", code=503, reads=False)
@@ -369,7 +384,8 @@ def test_active_faults_are_listed_with_their_options(edge):
         ("cloudflare", {"kind": "gremlins"}, ", ".join(FAULT_KINDS)),
         ("discord", {"kind": "empty"}, "no fault kind 'empty' for discord"),
         ("technitium", {"kind": "missing_page"}, "write_ignored"),
-        ("proxmox", {"kind": "html"}, "cloudflare, technitium, velocity, discord"),
+        ("nowhere", {"kind": "html"}, "cloudflare, technitium, velocity, discord, proxmox"),
+        ("proxmox", {"kind": "write_ignored"}, "no fault kind 'write_ignored' for proxmox"),
         ("cloudflare", {"kind": "status", "codes": 500}, "code, retry_after, body"),
         ("cloudflare", {"kind": "status", "code": "500"}, "'code'"),
         ("cloudflare", {"kind": "status", "code": True}, "'code'"),

@@ -47,6 +47,8 @@ def test_it_writes_a_fleet_serves_it_and_ends_cleanly(tmp_path, number):
         assert answer["zone"] == state["environment"]["ZLH_ZONE"] == "play.example"
         assert answer["cloudflare"]["records"] == 16
         assert state["environment"]["ZLH_DATABASE_URL"].endswith("platform.db")
+        agent = f"http://127.60.0.1:{state['environment']['ZLH_AGENT_PORT']}/health"
+        assert httpx.get(agent).json() == {"status": "ok"}
         process.send_signal(number)
         out, err = process.communicate(timeout=10)
         assert (process.returncode, err) == (0, "")

@@ -61,7 +61,7 @@ def _prepare(database: str, *, servers: int, zone: str, seed: int) -> None:
     try:
         create_platform_tables(engine)
         if servers and is_empty(engine):
-            write_fleet(engine, servers=servers, zone=zone, seed=seed)
+            write_fleet(engine, servers=servers, zone=zone, seed=seed, loopback=True)
     finally:
         engine.dispose()
 

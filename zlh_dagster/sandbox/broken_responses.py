@@ -67,6 +67,13 @@ class Huge(Response):
         await send({"type": "http.response.body", "body": b'"}', "more_body": False})
 
 
+async def pause(seconds: float, closing: threading.Event) -> None:
+    """Wait, though not longer than the server lives."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0 and not closing.is_set():
+        await asyncio.sleep(min(_SLICE_SECONDS, left))
+
+
 def _part(body: bytes) -> dict[str, Any]:
     return {"type": "http.response.body", "body": body, "more_body": True}
 

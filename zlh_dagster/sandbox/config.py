@@ -19,6 +19,10 @@ class SandboxConfig:
         traefik_edge_ip: Internal address for every other game.
         zpack_secret: Secret of the bridge; callers send its SHA-256 hex digest.
         velocity_lists_addresses: Older bridge plugins list names alone.
+        proxmox_node: The one node of the pretend Proxmox.
+        proxmox_token_id: Identifier of the API token that it accepts, with user and realm.
+        proxmox_token_secret: Secret of that token.
+        proxmox_refusal_seconds: What Proxmox waits before it refuses a token; really 3 seconds.
     """
 
     zone: str = "example.gg"
@@ -31,3 +35,7 @@ class SandboxConfig:
     traefik_edge_ip: str = "10.70.0.3"
     zpack_secret: str = "sandbox-zpack-secret"  # noqa: S105 - opens the sandbox alone
     velocity_lists_addresses: bool = True
+    proxmox_node: str = "pve1"
+    proxmox_token_id: str = "zlh@pve!controller"  # noqa: S105 - opens the sandbox alone
+    proxmox_token_secret: str = "sandbox-proxmox-secret"  # noqa: S105 - opens the sandbox alone
+    proxmox_refusal_seconds: float = 0.0

@@ -7,8 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from zlh_dagster.sandbox.control_answers import error_answer, json_answer
 from zlh_dagster.sandbox.edge import Edge
-from zlh_dagster.sandbox.exchange import Answer, JsonObject
+from zlh_dagster.sandbox.exchange import JsonObject
 from zlh_dagster.sandbox.fault_kinds import FAULTY_SURFACES
 from zlh_dagster.sandbox.faults import UnknownFault
 from zlh_dagster.sandbox.journal import SURFACES
@@ -40,14 +41,14 @@ class ControlApi:
 
     async def state(self, request: Request) -> Response:
         """Configuration and counters."""
-        return _json(edge_state(self._edge))
+        return json_answer(edge_state(self._edge))
 
     async def requests(self, request: Request) -> Response:
         """The journal, of one surface or of all."""
         surface = request.query_params.get("surface")
         if surface is not None and surface not in SURFACES:
-            return _error(f"no surface {surface!r}; there are: {', '.join(SURFACES)}")
-        return _json([entry.to_json() for entry in self._edge.journal.entries(surface)])
+            return error_answer(f"no surface {surface!r}; there are: {', '.join(SURFACES)}")
+        return json_answer([entry.to_json() for entry in self._edge.journal.entries(surface)])
 
     async def clear_requests(self, request: Request) -> Response:
         """Forget the journal."""
@@ -56,12 +57,12 @@ class ControlApi:
 
     async def inbox(self, request: Request) -> Response:
         """What Discord was sent."""
-        return _json([message.to_json() for message in self._edge.discord.inbox()])
+        return json_answer([message.to_json() for message in self._edge.discord.inbox()])
 
     async def faults(self, request: Request) -> Response:
         """The faults that are on."""
         active = self._edge.faults.active()
-        return _json({surface: fault.to_json() for surface, fault in active.items()})
+        return json_answer({surface: fault.to_json() for surface, fault in active.items()})
 
     async def switch_on(self, request: Request) -> Response:
         """Make a surface fail."""
@@ -70,20 +71,20 @@ class ControlApi:
         except ValueError:
             body = None
         if not isinstance(body, dict) or not isinstance(body.get("kind"), str):
-            return _error("the body must be a JSON object with a kind")
+            return error_answer("the body must be a JSON object with a kind")
         try:
             fault = self._edge.faults.switch_on(
                 request.path_params["surface"], body.pop("kind"), **body
             )
         except UnknownFault as error:
-            return _error(str(error))
-        return _json(fault.to_json())
+            return error_answer(str(error))
+        return json_answer(fault.to_json())
 
     async def switch_off(self, request: Request) -> Response:
         """Make a surface well again."""
         surface = request.path_params["surface"]
         if surface not in FAULTY_SURFACES:
-            return _error(f"no surface {surface!r}; there are: {', '.join(FAULTY_SURFACES)}")
+            return error_answer(f"no surface {surface!r}; there are: {', '.join(FAULTY_SURFACES)}")
         self._edge.faults.switch_off(surface)
         return Response(status_code=204)
 
@@ -115,15 +116,7 @@ def edge_state(edge: Edge) -> JsonObject:
                 "messages": len(messages),
                 "edits": sum(len(message.edits) for message in messages),
             },
+            "proxmox": edge.containers.counts(),
             "heartbeat": asdict(edge.heartbeat.beats),
             "requests": edge.journal.counts(),
         }
-
-
-def _json(value: object) -> Response:
-    return Response(Answer(body=value).encoded(), media_type="application/json")
-
-
-def _error(message: str) -> Response:
-    body = Answer(body={"error": message}).encoded()
-    return Response(body, status_code=400, media_type="application/json")

@@ -4,6 +4,7 @@ import threading
 
 from zlh_dagster.sandbox.cloudflare_records import CloudflareTable
 from zlh_dagster.sandbox.config import SandboxConfig
+from zlh_dagster.sandbox.containers import ContainerTable
 from zlh_dagster.sandbox.discord_api import DiscordApi
 from zlh_dagster.sandbox.faults import FaultBoard
 from zlh_dagster.sandbox.heartbeat import HeartbeatSink
@@ -22,6 +23,7 @@ class Edge:
         self.cloudflare = CloudflareTable(self.lock)
         self.technitium = TechnitiumTable(self.lock, config.zone)
         self.velocity = VelocityBridge(config, self.lock)
+        self.containers = ContainerTable(self.lock)
         self.discord = DiscordApi(self.lock)
         self.heartbeat = HeartbeatSink(self.lock)
         self.journal = Journal(self.lock)
@@ -33,6 +35,7 @@ class Edge:
             self.cloudflare.clear()
             self.technitium.clear()
             self.velocity.clear()
+            self.containers.clear()
             self.discord.clear()
             self.heartbeat.clear()
             self.journal.clear()

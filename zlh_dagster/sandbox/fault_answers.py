@@ -8,6 +8,8 @@ from zlh_dagster.sandbox.discord_api import rate_limited
 from zlh_dagster.sandbox.discord_api import refusal as discord_refusal
 from zlh_dagster.sandbox.exchange import Answer, JsonObject
 from zlh_dagster.sandbox.faults import Fault
+from zlh_dagster.sandbox.proxmox_api import failure as proxmox_failure
+from zlh_dagster.sandbox.proxmox_api import invalid_token as proxmox_invalid_token
 from zlh_dagster.sandbox.technitium_api import failure as technitium_failure
 from zlh_dagster.sandbox.technitium_api import invalid_token as technitium_invalid_token
 from zlh_dagster.sandbox.velocity_api import unauthorized
@@ -66,6 +68,8 @@ def _default_body(surface: str, code: int, retry_after: float | None) -> Any:
         return technitium_failure(message).body
     if surface == "velocity":
         return {"error": message}
+    if surface == "proxmox":
+        return proxmox_failure(code, message).body
     if code == 429:
         return rate_limited(1.0 if retry_after is None else retry_after).body
     return discord_refusal(code, 10015 if code == 404 else 0, message).body
@@ -76,6 +80,7 @@ _INVALID_TOKEN: Mapping[str, Callable[[], Answer]] = {
     "technitium": technitium_invalid_token,
     "velocity": unauthorized,
     "discord": lambda: discord_refusal(401, 50027, "Invalid Webhook Token"),
+    "proxmox": proxmox_invalid_token,
 }
 
 
@@ -106,6 +111,8 @@ def _no_rows(surface: str, true: Answer) -> Answer:
         body |= {"result": [], "result_info": {**body["result_info"], **nothing}}
     elif surface == "velocity":
         body["servers"] = []
+    elif surface == "proxmox":
+        body["data"] = []
     elif "response" in body:
         body["response"] = {**body["response"], "records": []}
     return Answer(body=body)
@@ -116,7 +123,7 @@ def _of_wrong_types(surface: str, true: Answer, where: str) -> Answer:
     body: JsonObject = dict(true.body)
     if surface == "cloudflare":
         body["result"] = _another_shape(body["result"], where)
-    elif surface == "velocity":
+    elif surface in ("velocity", "proxmox"):
         body = {key: _another_shape(value, where) for key, value in body.items()}
     elif surface == "discord":
         body = _other_fields(body)

@@ -1,34 +1,17 @@
 """The kinds of failure that a surface can be given, and their options."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-FAULTY_SURFACES = ("cloudflare", "technitium", "velocity", "discord")
+from zlh_dagster.sandbox.options import Option
+
+FAULTY_SURFACES = ("cloudflare", "technitium", "velocity", "discord", "proxmox")
 
 Scope = Literal["any", "reads", "listings", "writes"]
 
-_LISTED = ("cloudflare", "technitium", "velocity")
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """An option of a fault: its kind of value, and what it is when left out."""
-
-    types: tuple[type, ...]
-    default: Any
-    words: tuple[str, ...] = ()
-    low: float = 0
-    high: float = math.inf
-
-    def accepts(self, value: Any) -> bool:
-        """Whether a value fits; true and false are no numbers here."""
-        if isinstance(value, bool):
-            return bool in self.types
-        if isinstance(value, (int, float)) and not self.low <= value <= self.high:
-            return False
-        return isinstance(value, self.types) and (not self.words or value in self.words)
+_LISTED = ("cloudflare", "technitium", "velocity", "proxmox")
+_WRITTEN = ("cloudflare", "technitium", "velocity", "discord")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +52,8 @@ FAULT_KINDS: Mapping[str, FaultKind] = {
         options={"where": Option((str,), "container", ("container", "rows", "fields"))}
     ),
     "huge": FaultKind(options={"megabytes": Option((int, float), 64)}),
-    "write_ignored": FaultKind(scope="writes"),
-    "write_answer_lost": FaultKind(scope="writes"),
+    "write_ignored": FaultKind(scope="writes", surfaces=_WRITTEN),
+    "write_answer_lost": FaultKind(scope="writes", surfaces=_WRITTEN),
 }
 
 COMMON_OPTIONS: Mapping[str, Option] = {

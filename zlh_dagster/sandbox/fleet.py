@@ -32,7 +32,14 @@ def is_empty(engine: sa.Engine) -> bool:
         return connection.execute(sa.select(container_instance.c.vmid).limit(1)).first() is None
 
 
-def write_fleet(engine: sa.Engine, *, servers: int, zone: str = "example.gg", seed: int = 1) -> int:
+def write_fleet(
+    engine: sa.Engine,
+    *,
+    servers: int,
+    zone: str = "example.gg",
+    seed: int = 1,
+    loopback: bool = False,
+) -> int:
     """Write game servers and one dev container.
 
     Args:
@@ -40,12 +47,14 @@ def write_fleet(engine: sa.Engine, *, servers: int, zone: str = "example.gg", se
         servers: How many game servers; from five on about one in five is not Minecraft.
         zone: Zone of the fleet; every hundredth hostname is a full name in it.
         seed: Same seed, same fleet, but for its timestamps.
+        loopback: Addresses in 127.0.0.0/8, where the agents of a running sandbox can be reached,
+            in place of such as a platform has.
 
     Returns:
         How many containers were written.
     """
     chance = random.Random(seed)  # noqa: S311 - same seed, same fleet; nothing secret comes of it
-    rows = _containers(servers, zone, chance)
+    rows = _containers(servers, zone, chance, 127 if loopback else 10)
     written = 0
     with engine.begin() as connection:
         while chunk := [row for _, row in zip(range(_CHUNK), rows, strict=False)]:
@@ -60,7 +69,9 @@ def game_vmid(index: int) -> int:
     return vmid if vmid < DEV_VMID else vmid + 1
 
 
-def _containers(servers: int, zone: str, chance: random.Random) -> Iterator[dict[str, Any]]:
+def _containers(
+    servers: int, zone: str, chance: random.Random, network: int
+) -> Iterator[dict[str, Any]]:
     now = datetime.now(timezone.utc)
     others = 0
     for index in range(servers):
@@ -68,10 +79,13 @@ def _containers(servers: int, zone: str, chance: random.Random) -> Iterator[dict
         if servers >= _OTHER_GAME_EVERY and index % _OTHER_GAME_EVERY == _OTHER_GAME_EVERY - 1:
             game = _OTHER_GAMES[others % len(_OTHER_GAMES)]
             others += 1
-        yield _game_server(index, game, zone, chance, now)
+        yield {
+            **_game_server(index, game, zone, chance, now),
+            "ip": f"{network}.{_host(index)}",
+        }
     yield {
         **_container(DEV_VMID, f"dev-{DEV_VMID}", "dev", now, chance),
-        "ip": "10.59.0.1",
+        "ip": f"{network}.59.0.1",
         "allocatedPorts": None,
         "payload": {"runtime": "node", "version": "22"},
     }
@@ -90,15 +104,19 @@ def _game_server(
     }
     if index == 0:
         payload["disposable"] = True
-    third, fourth = divmod(index, 250)
-    second, third = divmod(third, 250)
     return {
         **_container(vmid, label, "game", now, chance),
         "hostname": f"{label}.{zone}" if index % 100 == 99 else label,
-        "ip": f"10.{60 + second}.{third}.{fourth + 1}",
         "allocatedPorts": {"game": [game_named(game).port]},
         "payload": payload,
     }
+
+
+def _host(index: int) -> str:
+    """The last three parts of the nth game server's address."""
+    third, fourth = divmod(index, 250)
+    second, third = divmod(third, 250)
+    return f"{60 + second}.{third}.{fourth + 1}"
 
 
 def _container(

@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from zlh_dagster.sandbox.broken_responses import HangUp, Huge
+from zlh_dagster.sandbox.broken_responses import HangUp, Huge, pause
 from zlh_dagster.sandbox.edge import Edge
 from zlh_dagster.sandbox.exchange import Answer, Call, Handler
 from zlh_dagster.sandbox.fault_answers import answer_instead, answer_spoiled
@@ -93,6 +93,8 @@ class Gate:
                     status=None if isinstance(response, HangUp) else response.status_code,
                     fault=None if fault is None else fault.kind,
                 )
+            if surface == "proxmox" and response.status_code == 401:
+                await pause(edge.config.proxmox_refusal_seconds, edge.closing)
             return response
 
         return serve

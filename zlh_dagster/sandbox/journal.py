@@ -7,14 +7,17 @@ from itertools import count
 from zlh_dagster.sandbox.clock import utc_text
 from zlh_dagster.sandbox.exchange import JsonObject
 
-SURFACES = ("cloudflare", "technitium", "velocity", "discord", "heartbeat")
+SURFACES = ("cloudflare", "technitium", "velocity", "discord", "heartbeat", "proxmox", "agents")
 
 _KEPT = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """One request; ``status`` stays empty while it is open and when it got no answer."""
+    """One request; ``status`` stays empty while it is open and when it got no answer.
+
+    A request to an agent has the VMID of its container.
+    """
 
     n: int
     at: str
@@ -25,6 +28,7 @@ class JournalEntry:
     write: bool
     status: int | None
     fault: str | None
+    vmid: int | None = None
 
     def to_json(self) -> JsonObject:
         """The entry as the control API shows it."""
@@ -40,7 +44,16 @@ class Journal:
         self._entries: dict[int, JournalEntry] = {}
         self._counts: dict[tuple[str, bool], int] = {}
 
-    def begin(self, *, surface: str, method: str, path: str, query: str, write: bool) -> int:
+    def begin(
+        self,
+        *,
+        surface: str,
+        method: str,
+        path: str,
+        query: str,
+        write: bool,
+        vmid: int | None = None,
+    ) -> int:
         """Note a request that has just arrived, and give it its number."""
         with self._lock:
             n = next(self._numbers)
@@ -54,6 +67,7 @@ class Journal:
                 write=write,
                 status=None,
                 fault=None,
+                vmid=vmid,
             )
             self._counts[surface, write] = self._counts.get((surface, write), 0) + 1
             if len(self._entries) > _KEPT:

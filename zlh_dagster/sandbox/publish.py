@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from zlh_dagster.sandbox.cloudflare_records import CloudflareRecord, SrvData, new_record
+from zlh_dagster.sandbox.containers import Container
 from zlh_dagster.sandbox.edge import Edge
 from zlh_dagster.sandbox.games import MINECRAFT, game_named
 from zlh_dagster.sandbox.technitium_records import TechnitiumRecord, address_data, srv_data
@@ -19,6 +20,7 @@ from zlh_dagster.schema.tables import container_instance
 
 _TTL = 60
 _BACKEND_PORT = 25565
+_FOREIGN_CONTAINERS = ((9000, "velocity"), (9001, "traefik"), (9002, "technitium"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,14 @@ class PublishedServer:
 def publish_database(edge: Edge, engine: sa.Engine) -> int:
     """Publish every game server of a database, and records that are nobody's.
 
+    Every container of the database runs on the node, and its agent is well.
+
     Returns:
         How many game servers were published.
     """
     with edge.lock:
         publish_foreign(edge)
+        edge.containers.put_all(_containers(engine))
         return publish_servers(edge, list(_game_servers(engine, edge.config.zone)))
 
 
@@ -72,12 +77,16 @@ def publish_servers(edge: Edge, servers: list[PublishedServer]) -> int:
 
 
 def publish_foreign(edge: Edge) -> None:
-    """Put records into both zones that belong to no server and must stay as they are."""
+    """Put records into both zones, and containers on the node, that belong to no server.
+
+    They must stay as they are.
+    """
     zone = edge.config.zone
     with edge.lock:
         for record in _foreign_public(zone):
             _put_public(edge, record)
         edge.technitium.put_all(_foreign_internal(zone))
+        edge.containers.put_all(Container(vmid, name) for vmid, name in _FOREIGN_CONTAINERS)
 
 
 def _put_public(edge: Edge, record: CloudflareRecord) -> None:
@@ -120,6 +129,14 @@ def _game_servers(engine: sa.Engine, zone: str) -> Iterator[PublishedServer]:
             yield published_server(
                 hostname=hostname, ip=ip, ports=ports, payload=payload, zone=zone
             )
+
+
+def _containers(engine: sa.Engine) -> Iterator[Container]:
+    columns = container_instance.c
+    with engine.connect() as connection:
+        query = sa.select(columns.vmid, columns.hostname, columns.ip)
+        for vmid, hostname, ip in connection.execute(query):
+            yield Container(vmid, hostname.partition(".")[0].lower(), ip)
 
 
 def published_server(

@@ -9,15 +9,18 @@ import sqlalchemy as sa
 import uvicorn
 from starlette.applications import Starlette
 
+from zlh_dagster.sandbox.agent_server import AgentServer
 from zlh_dagster.sandbox.broken_responses import HangUpProtocol
 from zlh_dagster.sandbox.config import SandboxConfig
 from zlh_dagster.sandbox.control import control_routes
+from zlh_dagster.sandbox.control_platform import platform_routes
 from zlh_dagster.sandbox.discord_api import LEVELS
 from zlh_dagster.sandbox.edge import Edge
 from zlh_dagster.sandbox.publish import publish_database
 from zlh_dagster.sandbox.surfaces import provider_routes
 
 _LOOPBACK = "127.0.0.1"
+LOOPBACK_NETWORK = "127.0.0.0/8"
 _START_SECONDS = 15
 _STOP_SECONDS = 10
 
@@ -44,6 +47,7 @@ class Sandbox:
         *,
         database_url: str | None = None,
         port: int = 0,
+        agent_port: int = 0,
     ) -> None:
         """Prepare a sandbox; it listens once it is entered or started.
 
@@ -51,12 +55,16 @@ class Sandbox:
             config: What to pretend to be.
             database_url: Platform database, handed on to the controller's settings.
             port: Port to listen on; 0 takes a free one.
+            agent_port: Port of every agent, each at its container's address; 0 takes a free one.
         """
         self.config = config or SandboxConfig()
         self.edge = Edge(self.config)
         self._database_url = database_url
         self._wanted_port = port
+        self._wanted_agent_port = agent_port
         self._port: int | None = None
+        self._agents = AgentServer(self.edge)
+        self._agent_port: int | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -80,6 +88,13 @@ class Sandbox:
         return f"http://{_LOOPBACK}:{self._port}"
 
     @property
+    def agent_port(self) -> int:
+        """The port of every agent."""
+        if self._agent_port is None:
+            raise SandboxError("the sandbox is not started; use it in a with statement")
+        return self._agent_port
+
+    @property
     def running(self) -> bool:
         """Whether the server still serves."""
         return self._thread is not None and self._thread.is_alive()
@@ -99,6 +114,12 @@ class Sandbox:
             "TRAEFIK_EDGE_IP": config.traefik_edge_ip,
             "VELOCITY_URL": url,
             "ZPACK_SECRET": config.zpack_secret,
+            "PROXMOX_URL": url,
+            "PROXMOX_NODE": config.proxmox_node,
+            "PROXMOX_TOKEN_ID": config.proxmox_token_id,
+            "PROXMOX_TOKEN_SECRET": config.proxmox_token_secret,
+            "ZLH_AGENT_PORT": str(self.agent_port),
+            "ZLH_AGENT_NETWORKS": LOOPBACK_NETWORK,
             "ZLH_HEARTBEAT_URL": f"{url}/heartbeat",
         }
         for level in LEVELS:
@@ -126,7 +147,7 @@ class Sandbox:
             engine.dispose()
 
     def reset(self) -> None:
-        """Forget everything: records, registrations, messages, requests and faults."""
+        """Forget everything: records, registrations, containers, messages, requests, faults."""
         self.edge.clear()
 
     def start(self) -> None:
@@ -143,9 +164,20 @@ class Sandbox:
         except OSError as error:
             sock.close()
             raise SandboxError(f"cannot listen on port {self._wanted_port}: {error}") from error
+        try:
+            self._agent_port = self._agents.start(self._wanted_agent_port)
+        except OSError as error:
+            sock.close()
+            raise SandboxError(error.strerror) from error
         self._port = sock.getsockname()[1]
         self.edge.closing.clear()
-        app = Starlette(routes=[*control_routes(self.edge), *provider_routes(self.edge)])
+        app = Starlette(
+            routes=[
+                *control_routes(self.edge),
+                *platform_routes(self.edge, self._database_url),
+                *provider_routes(self.edge),
+            ]
+        )
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
@@ -179,8 +211,9 @@ class Sandbox:
         if self._server is None or self._thread is None:
             return
         self.edge.closing.set()
+        self._agents.stop()
         self._server.should_exit = True
         self._thread.join(_STOP_SECONDS)
         if self._thread.is_alive():
             raise SandboxError("the server did not stop")
-        self._server = self._thread = self._port = None
+        self._server = self._thread = self._port = self._agent_port = None

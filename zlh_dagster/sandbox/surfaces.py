@@ -5,6 +5,7 @@ from starlette.routing import Route
 from zlh_dagster.sandbox.cloudflare_api import CloudflareApi
 from zlh_dagster.sandbox.edge import Edge
 from zlh_dagster.sandbox.gate import Endpoint, Gate
+from zlh_dagster.sandbox.proxmox_api import ProxmoxApi
 from zlh_dagster.sandbox.technitium_api import TechnitiumApi
 
 _READ = ("GET",)
@@ -20,6 +21,7 @@ def provider_routes(edge: Edge) -> list[Route]:
         *gate.routes("velocity", edge.velocity, _velocity(edge)),
         *gate.routes("discord", edge.discord, _discord(edge)),
         *gate.routes("heartbeat", None, _heartbeat(edge)),
+        *gate.routes("proxmox", None, _proxmox(edge)),
     ]
 
 
@@ -84,4 +86,13 @@ def _heartbeat(edge: Edge) -> list[Endpoint]:
     return [
         Endpoint("/heartbeat", _READ, beat),
         Endpoint("/heartbeat", ("POST",), beat, write=True),
+    ]
+
+
+def _proxmox(edge: Edge) -> list[Endpoint]:
+    api = ProxmoxApi(edge.config, edge.containers)
+    listing = "/api2/json/nodes/{node}/lxc"
+    return [
+        Endpoint(listing, _READ, api.guarded(api.list_containers), listing=True),
+        Endpoint("/api2/json/{rest:path}", _ANY, api.guarded(api.no_route)),
     ]
