@@ -8,9 +8,10 @@ what the caller does with them, and never carry a header, a URL's query or an an
 import json
 import logging
 import math
+import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
@@ -38,6 +39,12 @@ class Unreachable(EdgeError):
 
 class Unauthorized(EdgeError):
     """The token or secret was refused; nobody but the operator can mend that."""
+
+
+class Untrusted(Unreachable):
+    """The server's certificate was not accepted; nobody but the operator can mend that."""
+
+    retry = False
 
 
 class RateLimited(EdgeError):
@@ -68,6 +75,7 @@ class HttpApi:
         base_url: Where it is.
         headers: Sent with every call; may hold secrets.
         timeout: Seconds for each of connecting, sending and each piece of the answer.
+        verify: What certificates are checked against: the system's CAs, or a context's.
         transport: For tests.
     """
 
@@ -78,6 +86,7 @@ class HttpApi:
         *,
         headers: Mapping[str, str],
         timeout: float,
+        verify: ssl.SSLContext | Literal[True] = True,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.name = name
@@ -88,6 +97,7 @@ class HttpApi:
             headers={"User-Agent": USER_AGENT, **headers},
             timeout=timeout,
             follow_redirects=False,
+            verify=verify,
             transport=transport,
         )
 
@@ -115,6 +125,7 @@ class HttpApi:
 
         Raises:
             Unreachable: No connection, too slow, too large, a server error, no JSON.
+            Untrusted: A certificate that does not hold.
             Unauthorized: HTTP 401 or 403.
             RateLimited: HTTP 429.
         """
@@ -122,27 +133,16 @@ class HttpApi:
         give_up = time.monotonic() + 3 * options.get("timeout", self.timeout)
         try:
             with self._client.stream(method, path, **options) as response:
-                self._check_status(response)
+                check_status(self.name, response.status_code, _retry_after(response))
                 body = self._body(response, give_up)
         except httpx.HTTPError as error:
-            raise Unreachable(f"{self.name}: {type(error).__name__}") from None
+            raise _failed(self.name, error) from None
         try:
-            return response.status_code, _parse(body)
+            return response.status_code, parse_json(body)
         except ValueError:
             raise Unreachable(
                 f"{self.name}: HTTP {response.status_code} with a body that is not JSON"
             ) from None
-
-    def _check_status(self, response: httpx.Response) -> None:
-        status = response.status_code
-        if status in (401, 403):
-            raise Unauthorized(f"{self.name}: HTTP {status}, the token or secret was refused")
-        if status == 429:
-            raise RateLimited(f"{self.name}: HTTP 429, too many calls", _retry_after(response))
-        if status >= 500:
-            raise Unreachable(f"{self.name}: HTTP {status}")
-        if 300 <= status < 400:
-            raise Rejected(f"{self.name}: HTTP {status}, a redirect where none belongs")
 
     def _body(self, response: httpx.Response, give_up: float) -> bytes:
         body = bytearray()
@@ -155,7 +155,37 @@ class HttpApi:
         return bytes(body)
 
 
-def _parse(body: bytes) -> Any:
+def check_status(name: str, status: int, retry_after: float | None = None) -> None:
+    """Passes a status below 300, and a 4xx whose meaning only the caller knows.
+
+    Raises:
+        EdgeError: Any other status, as the class that says what to do.
+    """
+    if status in (401, 403):
+        raise Unauthorized(f"{name}: HTTP {status}, the token or secret was refused")
+    if status == 429:
+        raise RateLimited(f"{name}: HTTP 429, too many calls", retry_after)
+    if status >= 500:
+        raise Unreachable(f"{name}: HTTP {status}")
+    if 300 <= status < 400:
+        raise Rejected(f"{name}: HTTP {status}, a redirect where none belongs")
+
+
+def _failed(name: str, error: httpx.HTTPError) -> Unreachable:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Untrusted(f"{name}: its certificate is not trusted ({cause.verify_message})")
+        cause = cause.__cause__ or cause.__context__
+    return Unreachable(f"{name}: {type(error).__name__}")
+
+
+def parse_json(body: bytes) -> Any:
+    """What a body says.
+
+    Raises:
+        ValueError: If it is not JSON.
+    """
     try:
         return json.loads(body)
     except RecursionError:

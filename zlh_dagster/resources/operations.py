@@ -1,0 +1,186 @@
+"""Operations of the platform: the open ones read, and those of dead work closed.
+
+A write happens only while the row is exactly as it was read and the ledger knows no higher fencing
+token; anything that moved meanwhile is the sign of life that forbids it. Only the columns that the
+platform lets this project write are ever named in an update.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from zlh_dagster.core.fleet import (
+    OPEN_OPERATION_COLUMNS,
+    absent,
+    open_operations_frame,
+)
+from zlh_dagster.core.times import instant, iso
+from zlh_dagster.resources.database import DatabaseError, explain
+from zlh_dagster.resources.reservations import Released, changed, release_vmid
+from zlh_dagster.schema.tables import provisioning_operation, repair_event
+
+OPEN_STATUSES = ("queued", "running")
+_TIMES = ("progressAt", "heartbeatAt", "leaseExpiresAt")
+_AS_READ = ("status", "jobId", *_TIMES, "updatedAt")
+
+
+def read_open(engine: sa.Engine) -> pd.DataFrame:
+    """All operations that are queued or running, as a frame with ``OPEN_OPERATION_COLUMNS``.
+
+    Raises:
+        DatabaseError: If they cannot be read.
+    """
+    table = provisioning_operation
+    columns = [table.c[name] for name in OPEN_OPERATION_COLUMNS]
+    query = sa.select(*columns).where(table.c.status.in_(OPEN_STATUSES)).order_by(table.c.id)
+    return open_operations_frame(_rows(engine, query))
+
+
+def read_one(engine: sa.Engine, operation_id: str) -> dict[str, Any] | None:
+    """One operation, whatever its status, with ``completedAt`` and ``error`` too.
+
+    Raises:
+        DatabaseError: If it cannot be read.
+    """
+    table = provisioning_operation
+    columns = [table.c[name] for name in (*OPEN_OPERATION_COLUMNS, "completedAt", "error")]
+    found = _rows(engine, sa.select(*columns).where(table.c.id == operation_id))
+    return found[0] if found else None
+
+
+def mark_stale(
+    engine: sa.Engine,
+    operation_row: Mapping[str, Any],
+    *,
+    error: Mapping[str, Any],
+    fencing_token: int,
+    now: datetime,
+) -> bool:
+    """Closes an operation whose worker is gone as ``stale``.
+
+    Args:
+        engine: The platform database.
+        operation_row: The row as :func:`read_open` or :func:`read_one` gave it.
+        error: What the row then says went wrong.
+        fencing_token: That of the lease under which this is done.
+        now: Time of closing.
+
+    Returns:
+        Whether it was closed; otherwise it moved meanwhile, or somebody else holds the lease.
+
+    Raises:
+        DatabaseError: If it could not be written.
+    """
+    closing = _close(operation_row, "stale", error=error, fencing_token=fencing_token, now=now)
+    try:
+        with engine.begin() as connection:
+            return changed(connection, closing) == 1
+    except SQLAlchemyError as failure:
+        raise DatabaseError(explain(failure)) from None
+
+
+def fail_provisioning(
+    engine: sa.Engine,
+    operation_row: Mapping[str, Any],
+    *,
+    error: Mapping[str, Any],
+    fencing_token: int,
+    now: datetime,
+    release: bool,
+) -> Released | None:
+    """Closes an operation that never got anywhere as ``failed``, and gives back what it held.
+
+    Nothing is written when another operation of that VMID is open and something is to be given
+    back. Nothing is given back when the platform has a container of that VMID that is past
+    ``provisioning``, or the VMID is reserved for another operation.
+
+    Args:
+        engine: The platform database.
+        operation_row: The row as :func:`read_open` or :func:`read_one` gave it.
+        error: What the row then says went wrong.
+        fencing_token: That of the lease under which this is done.
+        now: Time of closing.
+        release: Whether VMID and ports may be given back at all.
+
+    Returns:
+        What was given back, or ``None`` when the operation moved meanwhile or somebody else holds
+        the lease, and nothing was written.
+
+    Raises:
+        DatabaseError: If it could not be written; then nothing was.
+    """
+    closing = _close(operation_row, "failed", error=error, fencing_token=fencing_token, now=now)
+    try:
+        with engine.begin() as connection:
+            if release and _others_open(connection, operation_row):
+                return None
+            if changed(connection, closing) != 1:
+                return None
+            if not release or absent(operation_row["vmid"]):
+                return Released()
+            vmid, operation = int(operation_row["vmid"]), str(operation_row["id"])
+            return release_vmid(connection, vmid=vmid, operation=operation, now=now)
+    except SQLAlchemyError as failure:
+        raise DatabaseError(explain(failure)) from None
+
+
+def _others_open(connection: sa.Connection, row: Mapping[str, Any]) -> bool:
+    """Whether another open operation has the same VMID: what is held may be its own."""
+    columns = provisioning_operation.c
+    if absent(row["vmid"]):
+        return False
+    query = sa.select(columns.id).where(
+        columns.vmid == int(row["vmid"]),
+        columns.id != str(row["id"]),
+        columns.status.in_(OPEN_STATUSES),
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def _close(
+    row: Mapping[str, Any],
+    status: str,
+    *,
+    error: Mapping[str, Any],
+    fencing_token: int,
+    now: datetime,
+) -> sa.Update:
+    columns = provisioning_operation.c
+    as_read = [columns[name].is_not_distinct_from(_value(row, name)) for name in _AS_READ]
+    return (
+        sa.update(provisioning_operation)
+        .where(
+            columns.id == str(row["id"]),
+            columns.status.in_(OPEN_STATUSES),
+            *as_read,
+            ~sa.exists().where(repair_event.c.fencingToken > fencing_token),
+        )
+        .values(status=status, completedAt=now, updatedAt=now, error=dict(error))
+    )
+
+
+def _value(row: Mapping[str, Any], name: str) -> Any:
+    if name in _TIMES or name == "updatedAt":
+        return instant(row[name])
+    return None if absent(row[name]) else str(row[name])
+
+
+def _rows(engine: sa.Engine, query: "sa.Select[Any]") -> list[dict[str, Any]]:
+    try:
+        with engine.connect() as connection:
+            found = [dict(row) for row in connection.execute(query).mappings()]
+    except SQLAlchemyError as error:
+        raise DatabaseError(explain(error)) from None
+    except (ValueError, TypeError, AttributeError) as error:
+        # A time such as 0000-00-00, a number for a time, broken JSON: each raises its own.
+        name = provisioning_operation.name
+        raise DatabaseError(f"platform database: a row of {name} cannot be read: {error}") from None
+    for row in found:
+        for name, cell in row.items():
+            if isinstance(cell, datetime):
+                row[name] = iso(cell)
+    return found
