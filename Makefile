@@ -33,8 +33,14 @@ definitions: $(VENV)/.dev
 	  DAGSTER_HOME=$$home $(BIN)/dagster definitions validate -w workspace.yaml; \
 	  status=$$?; rm -rf $$home; exit $$status
 
+# Two at a time, but for the tests of whole deployments, which are several processes each.
 unit: $(VENV)/.dev
+ifdef ARGS
 	$(BIN)/pytest $(ARGS)
+else
+	$(BIN)/pytest -n 2 --ignore tests/stack
+	$(BIN)/pytest tests/stack
+endif
 
 # Needs `uv` on the path. The locks carry versions and hashes for Python 3.10 to 3.12, no addresses.
 LOCK := uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \

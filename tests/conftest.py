@@ -132,7 +132,7 @@ def fleet_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     engine = database.connect(f"sqlite:///{path}")
     create_platform_tables(engine)
     upgrade(engine)
-    write_fleet(engine, servers=SERVERS)
+    write_fleet(engine, servers=SERVERS, loopback=True)
     engine.dispose()
     return path
 

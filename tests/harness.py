@@ -53,7 +53,7 @@ class Loop:
     def minute(self) -> list[dg.ExecuteInProcessResult]:
         """A tick, its judgement, and the repair runs that follow."""
         assert self.observe().success
-        return [self.repair(request.run_config) for request in self.judge()]
+        return [self.repair(request.run_config, tags=request.tags) for request in self.judge()]
 
     def by_hand(self, *repairs: tuple[int, str], live: bool = True) -> dg.ExecuteInProcessResult:
         """A repair as the operator asks for it."""

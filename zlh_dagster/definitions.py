@@ -4,9 +4,11 @@ import dagster as dg
 
 from zlh_dagster.assets.drift import drift
 from zlh_dagster.assets.edge import OBSERVED_EDGE
+from zlh_dagster.assets.fleet import agents, containers, operations
 from zlh_dagster.assets.platform import IO_MANAGER, desired_edge, persisted_payloads
 from zlh_dagster.assets.snapshot_io import SnapshotIOManager
 from zlh_dagster.checks.observed import OBSERVED_CHECKS, drift_in_step, rows_usable
+from zlh_dagster.jobs.digest import digest, digest_every_morning
 from zlh_dagster.jobs.level1_repair import LEASE, lease_keeper, level1_repair
 from zlh_dagster.jobs.observe import observe, observe_every_minute
 from zlh_dagster.resources.services import Services
@@ -22,10 +24,18 @@ def build(services: Services) -> dg.Definitions:
             the definitions reads nothing.
     """
     return dg.Definitions(
-        assets=[persisted_payloads, desired_edge, *OBSERVED_EDGE, drift],
+        assets=[
+            persisted_payloads,
+            desired_edge,
+            *OBSERVED_EDGE,
+            containers,
+            agents,
+            operations,
+            drift,
+        ],
         asset_checks=[*OBSERVED_CHECKS, rows_usable, drift_in_step],
-        jobs=[observe, level1_repair],
-        schedules=[observe_every_minute],
+        jobs=[observe, level1_repair, digest],
+        schedules=[observe_every_minute, digest_every_morning],
         sensors=[drift_sensor, run_failure_sensor()],
         resources={
             "services": services,

@@ -27,6 +27,9 @@ def container(vmid: int = 5000, game: str = "minecraft", **values: Any) -> dict[
         "lifecycle": "active",
         "billingStatus": "active",
         "maintenanceReason": None,
+        "lastBackupAt": None,
+        "backupEveryHours": None,
+        "createdAt": "2029-01-01T00:00:00.000000+00:00",
         **values,
     }
     for column in ("payload", "allocatedPorts"):

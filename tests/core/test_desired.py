@@ -7,6 +7,7 @@ import pytest
 from tests.core.builders import EDGE, OTHER, PROXY, PUBLIC, container, desired, platform
 from zlh_dagster.core.desired import (
     DESIRED_COLUMNS,
+    MAINTENANCE,
     EdgeConfig,
     claimed_labels,
     desired_edge,
@@ -103,8 +104,8 @@ def test_dev_containers_are_nobody_to_publish():
         ({"lifecycle": None}, "lifecycle is None, not active"),
         ({"billingStatus": "suspended"}, "billing is suspended"),
         ({"billingStatus": "something new"}, "billing is something new"),
-        ({"maintenanceReason": "disk swap"}, "locked for maintenance"),
-        ({"maintenanceReason": ""}, "locked for maintenance"),
+        ({"maintenanceReason": "disk swap"}, MAINTENANCE),
+        ({"maintenanceReason": ""}, MAINTENANCE),
     ],
 )
 def test_a_guarded_server_keeps_its_records_and_carries_the_reason(values, why):

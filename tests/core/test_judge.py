@@ -1,5 +1,6 @@
 """One tick judged: what was not observed contributes nothing."""
 
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pandas as pd
@@ -7,12 +8,20 @@ import pytest
 
 from tests.core.builders import EDGE, PUBLIC, container, in_step, listing, platform
 from zlh_dagster.core.desired import desired_edge
+from zlh_dagster.core.fleet import agents_frame, containers_frame, operations_frame
+from zlh_dagster.core.holds import Holds, Pause
 from zlh_dagster.core.judge import INVALID, Tick, judge
-from zlh_dagster.core.model import DriftKind, Surface, records_frame
+from zlh_dagster.core.model import Action, DriftKind, Surface, records_frame
 from zlh_dagster.core.policy import PolicyConfig
+from zlh_dagster.core.repair import Decisions
 from zlh_dagster.core.snapshot import Outcome, Snapshot
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
+BESIDE = {
+    "containers": containers_frame([]),
+    "agents": agents_frame([]),
+    "operations": operations_frame([]),
+}
 
 
 def snap(source: str, rows: pd.DataFrame, outcome=Outcome.OBSERVED, **values) -> Snapshot:
@@ -39,6 +48,10 @@ def tick_of(containers, rows, *, payloads=Outcome.OBSERVED, **outcomes: Outcome)
             extra={INVALID: made.invalid.to_json(orient="records")},
         ),
         surfaces=surfaces,
+        **{
+            source: snap(source, made, outcomes.get(source, Outcome.OFF))
+            for source, made in BESIDE.items()
+        },
     )
 
 
@@ -89,7 +102,7 @@ def test_rows_of_an_unobserved_snapshot_are_not_looked_at(containers, rows):
         **tick.surfaces,
         Surface.CLOUDFLARE: snap("cloudflare", listing([stray]), Outcome.UNOBSERVED),
     }
-    made = judged(Tick(tick.payloads, tick.desired, surfaces))
+    made = judged(replace(tick, surfaces=surfaces))
     assert made.drift.empty
 
 
@@ -129,4 +142,78 @@ def test_what_could_not_be_seen_is_named_with_its_reason(containers, rows):
     assert tick.unobserved == {"cloudflare": "cloudflare failed"}
     lost = tick_of(containers, rows, payloads=Outcome.UNOBSERVED)
     assert lost.unobserved == {"persisted_payloads": "persisted_payloads failed"}
-    assert len(tick.snapshots) == 5
+    assert len(tick.snapshots) == 8
+
+
+# --- beside the edge -----------------------------------------------------------------------------
+
+STUCK = {
+    "id": "op-1",
+    "vmid": 5900,
+    "type": "create",
+    "queue": "provisioning",
+    "jobId": "1",
+    "status": "queued",
+    "createdAt": "2029-12-31T23:00:00.000000+00:00",
+    "job": "gone",
+    "deadSince": "2029-12-31T23:50:00.000000+00:00",
+    "deadReads": 2,
+}
+SILENT = {"vmid": 5000, "address": "10.60.0.1", "answer": "silent"}
+UP = [{"vmid": 5000, "status": "running"}]
+
+
+def with_fleet(tick, **outcomes):
+    """A silent agent and a stuck operation beside the edge."""
+    made = {
+        "containers": containers_frame(UP),
+        "agents": agents_frame([SILENT]),
+        "operations": operations_frame([STUCK]),
+    }
+    snapshots = {
+        source: snap(source, frame, outcomes.get(source, Outcome.OBSERVED))
+        for source, frame in made.items()
+    }
+    return replace(tick, **snapshots)
+
+
+def test_edge_and_fleet_are_decided_together(containers, rows):
+    made = judged(with_fleet(tick_of(containers, rows[1:])))
+    assert [request.action for request in made.decisions.repairs] == [
+        Action.DNS_REPUBLISH,
+        Action.FAIL_STUCK_PROVISIONING,
+    ]
+    assert [f.incident for f in made.decisions.findings] == ["agent_offline:5000"]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.UNOBSERVED, Outcome.OFF])
+@pytest.mark.parametrize(
+    ("source", "repairs", "findings"),
+    [
+        ("containers", ["op-1"], []),
+        ("agents", ["op-1"], []),
+        ("operations", [], ["agent_offline:5000"]),
+    ],
+)
+def test_rows_of_a_source_that_was_not_seen_decide_nothing(
+    containers, rows, source, outcome, repairs, findings
+):
+    made = judged(with_fleet(tick_of(containers, rows), **{source: outcome}))
+    assert [request.target for request in made.decisions.repairs] == repairs
+    assert [f.incident for f in made.decisions.findings] == findings
+
+
+def test_without_payloads_the_fleet_is_not_judged_either(containers, rows):
+    made = judged(with_fleet(tick_of(containers, rows, payloads=Outcome.UNOBSERVED)))
+    assert made.decisions == Decisions()
+
+
+@pytest.mark.parametrize(
+    ("scope", "kept"), [("everything", True), ("server:5900", True), ("server:5000", False)]
+)
+def test_a_pause_keeps_repairs_beside_the_edge_back_too(containers, rows, scope, kept):
+    holds = Holds(NOW.timestamp(), {scope: Pause(scope, "x", 0.0)})
+    tick = with_fleet(tick_of(containers, rows))
+    decided = judge(tick, edge=EDGE, policy=PolicyConfig(), holds=holds).decisions
+    assert [r.target for r in decided.repairs] == ([] if kept else ["op-1"])
+    assert [r.target for r, _ in decided.kept_back] == (["op-1"] if kept else [])

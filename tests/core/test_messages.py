@@ -6,25 +6,47 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zlh_dagster.core.messages import Message, batch_message, payload, plain, run_failed, shorten
+from zlh_dagster.core.incidents import Incident
+from zlh_dagster.core.messages import (
+    Message,
+    Sent,
+    batch_message,
+    payload,
+    plain,
+    run_failed,
+    shorten,
+)
 from zlh_dagster.core.model import Action
-from zlh_dagster.core.repair import BatchResult, Finding, RepairOutcome, Severity, Status
+from zlh_dagster.core.repair import Finding, RepairOutcome, RepairRequest, Status
+from zlh_dagster.core.result import BatchResult
+from zlh_dagster.core.rules import Severity
 from zlh_dagster.sandbox.discord_limits import broken_limits
 
+NOW = 1_900_000_000.0
 FORMATTING = set("\\*_~`|>#[]()<@")
 
 
 def outcome(vmid=5000, status=Status.SUCCEEDED, reason="", changes=("x A y (missing)",), **values):
-    return RepairOutcome(vmid, Action.DNS_REPUBLISH, status, reason, changes, **values)
+    request = RepairRequest(vmid, Action.DNS_REPUBLISH)
+    return RepairOutcome(request, status, reason, changes, **values)
 
 
-def finding(severity=Severity.WARNING, title="a title", text="a text"):
-    return Finding("incident", severity, title, text)
+def finding(
+    severity=Severity.WARNING, title="a title", text="a text", incident="incident", **values
+):
+    return Finding(incident, severity, title, text, **values)
 
 
-def told(*outcomes, findings=(), interrupted=()) -> Message | None:
-    result = BatchResult(outcomes, tuple(findings), interrupted=tuple(interrupted), seconds=1.25)
-    return batch_message(result, run_id="0123456789abcdef", requested_by="controller")
+def told(*outcomes, findings=(), interrupted=(), due=(), over=()) -> Message | None:
+    result = BatchResult(
+        outcomes,
+        tuple(findings),
+        interrupted=tuple(interrupted),
+        due=tuple(due),
+        over=tuple(over),
+        seconds=1.25,
+    )
+    return batch_message(result, run_id="0123456789abcdef", requested_by="controller", now=NOW)
 
 
 # --- limits --------------------------------------------------------------------------------------
@@ -217,10 +239,23 @@ def test_many_repairs_are_told_by_what_came_of_them():
 
 
 def test_many_findings_are_counted_too():
-    message = told(findings=[finding(title=f"f{n}") for n in range(30)])
+    several = [finding(title=f"f{n}", incident=f"kind_{n % 10}:{n}") for n in range(30)]
+    message = told(findings=several)
     assert message.title == "30 findings"
     assert len(message.lines) == 9
     assert message.lines[-1] == "and 22 more, see zlh plan"
+
+
+@pytest.mark.parametrize(("count", "lines"), [(2, 2), (5, 5), (6, 1), (200, 1)])
+def test_more_than_five_findings_of_one_kind_are_one_line(count, lines):
+    several = [
+        finding(title=f"Server {5000 + n}", incident=f"agent_offline:{5000 + n}", vmid=5000 + n)
+        for n in range(count)
+    ]
+    message = told(findings=several)
+    assert len(message.lines) == lines
+    if lines == 1:
+        assert message.lines[0].startswith(f"{count} times agent offline: 5000, 5001, ")
 
 
 def test_a_lone_finding_is_told_in_full():
@@ -248,3 +283,77 @@ def test_the_log_gets_the_whole_message():
     message = Message(Severity.INFO, "t", ("a", "x" * 10_000), "f")
     assert message.text() == "t\na\n" + "x" * 10_000 + "\nf"
     assert Message(Severity.INFO, "t", ()).text() == "t"
+
+
+# --- reminders and ends --------------------------------------------------------------------------
+
+
+def incident(n=5000, hours=6.0, severity=Severity.WARNING):
+    return Incident(
+        f"agent_offline:{n}",
+        severity,
+        f"Server {n}: agent offline",
+        "It is silent.",
+        opened_at=NOW - 3600 * hours,
+    )
+
+
+def test_a_reminder_says_for_how_long_and_what():
+    message = told(due=[incident(hours=6)])
+    assert message.title == "Still open: Server 5000: agent offline"
+    assert message.lines == ("Still open after 6 h: Server 5000: agent offline. It is silent.",)
+    assert (message.severity, message.good) == (Severity.WARNING, False)
+
+
+def test_an_end_says_how_long_it_took_and_is_good():
+    message = told(over=[incident(hours=0.2, severity=Severity.CRITICAL)])
+    assert message.title == "Over: Server 5000: agent offline"
+    assert message.lines == ("Over after 12 min: Server 5000: agent offline",)
+    assert message.severity is Severity.CRITICAL, "in the channel where it was told"
+    assert message.good
+
+
+def test_an_end_beside_other_news_is_not_called_good():
+    assert not told(over=[incident()], findings=[finding()]).good
+    assert not told(over=[incident()], due=[incident(5001)]).good
+    assert not told(outcome(), over=[incident()]).good
+
+
+@pytest.mark.parametrize("count", [2, 8, 9, 200])
+def test_many_ends_and_reminders_are_counted(count):
+    many = [incident(5000 + n) for n in range(count)]
+    for message, words in (
+        (told(over=many), "incidents over"),
+        (told(due=many), "incidents still open"),
+    ):
+        assert message.title == f"{count} {words}"
+        assert len(message.lines) == min(count, 9)
+        assert broken_limits(payload(message)) == []
+
+
+def sent(*names):
+    message = Message(Severity.WARNING, "3 findings", ("a", "b"), "run 1")
+    return Sent(message, dict.fromkeys(names, ""))
+
+
+def test_a_message_stands_as_it_was_sent_until_something_of_it_is_over():
+    assert sent("a", "b").current() == sent("a", "b").message
+    assert not sent("a", "b").all_over
+
+
+def test_what_is_over_is_marked_and_the_last_one_ends_the_message():
+    part = sent("a", "b").with_over({"a": "Over after 1 h: a", "unknown": "x"})
+    assert part.current().lines == ("a", "b", "Over after 1 h: a")
+    assert (part.current().title, part.current().good) == ("3 findings", False)
+    whole = part.with_over({"b": "Over after 2 h: b"})
+    assert whole.all_over
+    assert whole.current().title == "Over: 3 findings"
+    assert whole.current().good
+    assert whole.current().lines[-2:] == ("Over after 1 h: a", "Over after 2 h: b")
+
+
+def test_a_message_of_many_incidents_stays_within_the_limits_when_they_end():
+    many = sent(*(f"n{n}" for n in range(500)))
+    marked = many.with_over({f"n{n}": "Over after 1 h: " + "x" * 200 for n in range(500)})
+    assert broken_limits(payload(marked.current())) == []
+    assert Sent.from_json(marked.to_json()) == marked

@@ -18,7 +18,8 @@ from zlh_dagster.core.compare import compare, empty_drift, orphans
 from zlh_dagster.core.desired import INVALID_COLUMNS
 from zlh_dagster.core.model import Action, Surface
 from zlh_dagster.core.policy import NAMED_IN_A_MESSAGE, PolicyConfig, action_for, decide
-from zlh_dagster.core.repair import RepairRequest, Severity
+from zlh_dagster.core.repair import Decisions, RepairRequest
+from zlh_dagster.core.rules import Severity
 
 CF, TN, VE = Surface.CLOUDFLARE, Surface.TECHNITIUM, Surface.VELOCITY
 NOBODY = pd.DataFrame(columns=list(INVALID_COLUMNS))
@@ -65,8 +66,9 @@ def test_the_narrowest_action_that_covers_what_drifts_is_chosen(surfaces, action
     rows = [row for row in in_step(wanted) if Surface(row["surface"]) not in surfaces]
     assert action_for(surfaces) is action
     made = decisions(wanted, rows)
-    assert made.repairs == (RepairRequest(5000, action, surfaces),)
-    assert made.repairs[0].covers == tuple(s for s in action.surfaces if s in surfaces)
+    [request] = made.repairs
+    assert (request.vmid, request.action, request.surfaces) == (5000, action, surfaces)
+    assert request.covers == tuple(s for s in action.surfaces if s in surfaces)
     assert made.findings == ()
 
 
@@ -81,17 +83,16 @@ def test_a_server_gets_one_repair_however_much_of_it_drifts():
     wanted = fleet(3)
     made = decisions(wanted, [])
     assert [request.vmid for request in made.repairs] == [5000, 5001, 5002]
-    assert made.reasons[5000] == (
+    assert {request.reason for request in made.repairs} == {
         "cloudflare A missing, cloudflare SRV missing, technitium A missing,"
         " technitium SRV missing, velocity BACKEND missing"
-    )
-    assert set(made.reasons) == {5000, 5001, 5002}
+    }
 
 
 def test_no_drift_leads_to_nothing():
     wanted = fleet(3)
     made = decisions(wanted, in_step(wanted))
-    assert (made.repairs, made.findings, made.held, made.reasons) == ((), (), 0, {})
+    assert made == Decisions()
 
 
 @pytest.mark.parametrize("kind", ["missing", "wrong", "disabled"])
@@ -104,7 +105,8 @@ def test_dns_that_can_be_put_back_is_repaired(kind):
         "disabled": changed(rows, key, disabled=True),
     }[kind]
     made = decisions(wanted, rows)
-    assert made.repairs == (RepairRequest(5000, Action.DNS_REPUBLISH, (TN,)),)
+    reason = f"technitium A {kind}"
+    assert made.repairs == (RepairRequest(5000, Action.DNS_REPUBLISH, (TN,), reason=reason),)
     assert made.findings == ()
 
 
@@ -145,8 +147,9 @@ def test_what_is_escalated_does_not_stop_the_rest_of_that_server():
     wanted = fleet(1)
     rows = changed(in_step(wanted), {"surface": "velocity"}, content="10.60.0.99:25565")
     made = decisions(wanted, gone(rows, 1, "cloudflare"))
-    assert made.repairs == (RepairRequest(5000, Action.DNS_REPUBLISH, (CF,)),)
-    assert [f.incident for f in made.findings] == ["wrong:velocity:5000:BACKEND"]
+    [request] = made.repairs
+    assert (request.vmid, request.surfaces) == (5000, (CF,))
+    assert [f.incident for f in made.findings] == ["backend_elsewhere:velocity:5000:BACKEND"]
 
 
 def test_a_guarded_server_is_held_and_neither_repaired_nor_escalated():

@@ -5,15 +5,11 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.model import Action, Surface
-from zlh_dagster.core.repair import (
-    BatchResult,
-    Finding,
-    RepairOutcome,
-    RepairRequest,
-    Severity,
-    Status,
-)
+from zlh_dagster.core.repair import Finding, RepairOutcome, RepairRequest, Status
+from zlh_dagster.core.result import BatchResult
+from zlh_dagster.core.rules import Severity
 
 text = st.text(max_size=30)
 vmids = st.integers(min_value=1, max_value=99_999)
@@ -27,22 +23,42 @@ findings = st.builds(
     action=st.none() | st.sampled_from(Action),
     vmid=st.none() | vmids,
     surface=st.none() | st.sampled_from(Surface),
+    sources=st.lists(text, max_size=2).map(tuple),
+)
+requests = st.builds(
+    RepairRequest, vmid=st.none() | vmids, action=st.sampled_from(Action), target=st.none() | text
 )
 outcomes = st.builds(
     RepairOutcome,
-    vmid=vmids,
-    action=st.sampled_from(Action),
+    request=requests,
     status=st.none() | st.sampled_from(Status),
     reason=text,
     changes=st.lists(text, max_size=3).map(tuple),
     event_id=st.none() | text,
+    code=text,
+    incident=st.none() | text,
     is_news=st.booleans(),
+)
+times = st.floats(min_value=0, max_value=4e9)
+incidents = st.builds(
+    Incident,
+    name=text,
+    severity=st.sampled_from(Severity),
+    title=text,
+    text=text,
+    opened_at=times,
+    sources=st.lists(text, max_size=2).map(tuple),
+    reminded=st.integers(min_value=0, max_value=3),
+    absent_since=st.none() | times,
+    message=st.none() | text,
 )
 results = st.builds(
     BatchResult,
     outcomes=st.lists(outcomes, max_size=3).map(tuple),
     findings=st.lists(findings, max_size=3).map(tuple),
     interrupted=st.lists(text, max_size=3).map(tuple),
+    due=st.lists(incidents, max_size=2).map(tuple),
+    over=st.lists(incidents, max_size=2).map(tuple),
     live=st.booleans(),
     seconds=st.floats(min_value=0, max_value=1e6),
     writes=st.integers(min_value=0, max_value=10_000),
@@ -90,13 +106,13 @@ def test_incidents_of_a_request_are_told_apart_by_server_and_action():
         *RepairRequest(5001, Action.DNS_REPUBLISH).incidents,
         *RepairRequest(5000, Action.EDGE_REPUBLISH).incidents,
     }
-    assert len(names) == 6
+    assert len(names) == 9
     assert one.incidents == RepairRequest(5000, Action.DNS_REPUBLISH, (Surface.VELOCITY,)).incidents
 
 
 def test_outcomes_can_be_asked_for_by_status():
-    done = RepairOutcome(1, Action.DNS_REPUBLISH, Status.SUCCEEDED, "")
-    converged = RepairOutcome(2, Action.DNS_REPUBLISH, None, "")
+    done = RepairOutcome(RepairRequest(1, Action.DNS_REPUBLISH), Status.SUCCEEDED, "")
+    converged = RepairOutcome(RepairRequest(2, Action.DNS_REPUBLISH), None, "")
     result = BatchResult((done, converged))
     assert result.with_status(Status.SUCCEEDED) == (done,)
     assert result.with_status(Status.FAILED) == ()

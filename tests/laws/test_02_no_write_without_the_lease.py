@@ -4,7 +4,8 @@ import pytest
 
 from tests.harness import edge_state, statuses, titles, writes
 from zlh_dagster.core.model import Surface
-from zlh_dagster.resources.lease import KEY, acquire
+from zlh_dagster.resources.edge import WRITE_SECONDS
+from zlh_dagster.resources.lease import KEY, Lease, acquire
 from zlh_dagster.resources.services import Services
 
 
@@ -82,3 +83,31 @@ def test_a_lease_that_ends_too_soon_is_not_enough(loop):
         lease.require(3)
         with pytest.raises(LeaseLost, match="next write may take"):
             lease.require(30)
+
+
+def test_no_write_without_the_lease_between_two_changes_of_one_server(loop, sandbox):
+    """Both records of one server are gone; the lease is lost after the first was put back."""
+    break_records(sandbox, "mc-5000.example.gg", "_minecraft._tcp.mc-5000.example.gg")
+    services: Services = loop.services
+    real = services.surfaces[Surface.CLOUDFLARE]
+    services.surfaces[Surface.CLOUDFLARE] = LosesTheLease(real, services.redis)
+    [run] = loop.minute()
+    assert not run.success
+    assert len(writes(sandbox)) == 1
+    [event] = services.ledger.events()
+    assert event["status"] == "failed"
+    assert "the lease was lost" in event["error"]["message"]
+    assert [len(change["records"]) for change in event["after"]].count(1) == 1
+
+
+@pytest.mark.parametrize(("spare", "count"), [(-0.5, 0), (0.5, 1)])
+def test_no_write_without_the_lease_for_as_long_as_a_write_may_take(
+    loop, sandbox, monkeypatch, spare, count
+):
+    """Less time than one write may take is too little; a little more is enough."""
+    break_records(sandbox, "mc-5000.example.gg")
+    monkeypatch.setattr(Lease, "remaining", lambda self: WRITE_SECONDS + spare)
+    [run] = loop.minute()
+    assert run.success is bool(count)
+    assert len(writes(sandbox)) == count
+    assert statuses(loop.services) == ["succeeded"] * count

@@ -1,8 +1,10 @@
 """Law 8: the ledger row is there before the write and closed after it."""
 
+from tests.clock import forget_everything
 from tests.harness import statuses, writes
 from zlh_dagster.core.model import Surface
-from zlh_dagster.resources import repairer
+from zlh_dagster.core.repair import Status
+from zlh_dagster.resources import edge_repairs
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.ledger import Entry
 
@@ -86,9 +88,9 @@ def test_a_controller_that_was_overtaken_writes_nothing(loop, sandbox):
     [request] = loop.judge()
     real = loop.services.ledger.repairs_since
 
-    def overtaken(*arguments):
+    def overtaken(*arguments, **options):
         loop.services.ledger.open(entry(10_000, "the newer run"))
-        return real(*arguments)
+        return real(*arguments, **options)
 
     loop.services.ledger.repairs_since = overtaken
     assert not loop.repair(request.run_config).success
@@ -100,15 +102,15 @@ def test_a_database_that_goes_away_between_two_chunks_loses_no_repair(
     loop, sandbox, platform, monkeypatch
 ):
     """What was repaired before is proved, recorded and told; the rest is told as not tried."""
-    monkeypatch.setattr(repairer, "CHUNK", 2)
+    monkeypatch.setattr(edge_repairs, "CHUNK", 2)
     sandbox.edge.velocity.restart()
     real, asked = loop.services.ledger.repairs_since, []
 
-    def going_away(vmids, age):
+    def going_away(vmids, age, **options):
         asked.append(list(vmids))
         if len(asked) > 1:
             raise DatabaseError("platform database: gone")
-        return real(vmids, age)
+        return real(vmids, age, **options)
 
     loop.services.ledger.repairs_since = going_away
     [run] = loop.minute()
@@ -119,3 +121,94 @@ def test_a_database_that_goes_away_between_two_chunks_loses_no_repair(
     text = message.payload["embeds"][0]["description"]
     assert "done on 2 servers" in text
     assert "not tried: platform database: gone" in text
+
+
+def test_written_first_a_bug_in_one_write_leaves_no_row_open_and_the_batch_goes_on(
+    loop, sandbox, monkeypatch
+):
+    """An exception that nobody foresaw: that repair fails, the others are made and proved."""
+    sandbox.edge.velocity.restart()
+    velocity = loop.services.surfaces[Surface.VELOCITY]
+    real = velocity.apply
+
+    def apply(change):
+        if change.wanted.name == "mc-5000":
+            raise ValueError("a bug")
+        real(change)
+
+    monkeypatch.setattr(velocity, "apply", apply)
+    [run] = loop.minute()
+    assert not run.success
+    names = {backend.name for backend in sandbox.edge.velocity.backends()}
+    assert len(names) > 2
+    assert statuses(loop.services, vmid=5000) == ["failed"]
+    assert sorted(statuses(loop.services)) == ["failed"] + ["succeeded"] * len(names)
+    [event] = loop.services.ledger.events(vmid=5000)
+    assert "ValueError" in event["error"]["message"]
+
+
+def test_written_first_after_a_failure_of_the_ledger_nothing_more_is_written(
+    loop, sandbox, monkeypatch
+):
+    """The ledger fails once, at the second server: the third is not tried either."""
+    sandbox.edge.velocity.restart()
+    real, asked = loop.services.ledger.open, []
+
+    def fails_once(entry):
+        asked.append(entry.vmid)
+        if len(asked) == 2:
+            raise DatabaseError("platform database: gone for a moment")
+        return real(entry)
+
+    monkeypatch.setattr(loop.services.ledger, "open", fails_once)
+    [run] = loop.minute()
+    assert not run.success
+    assert len(asked) == 2
+    assert len(writes(sandbox)) == 1
+    assert statuses(loop.services) == ["succeeded"]
+
+
+def test_written_first_a_redis_that_lost_its_counter_gets_a_token_above_the_ledgers(loop, sandbox):
+    row = loop.services.ledger.open(entry(41))
+    loop.services.ledger.close(row, Status.FAILED)
+    forget_everything(loop.services)
+    delete_srv(sandbox)
+    [run] = loop.minute()
+    assert run.success
+    newest = loop.services.ledger.events()[0]
+    assert (newest["status"], newest["fencingToken"]) == ("succeeded", 42)
+
+
+def test_written_first_news_of_a_crash_is_not_lost_when_the_next_run_fails_too(
+    loop, sandbox, monkeypatch
+):
+    """Its rows are closed before the first chunk fails: they are told with that failure."""
+    loop.services.ledger.open(entry(1))
+    loop.services.redis.set("zlh:fence", 1)
+    delete_srv(sandbox)
+
+    def fails(*_, **__):
+        raise DatabaseError("platform database: gone")
+
+    monkeypatch.setattr(loop.services.ledger, "repairs_since", fails)
+    [run] = loop.minute()
+    assert not run.success
+    assert statuses(loop.services) == ["interrupted"]
+    [message] = sandbox.edge.discord.inbox()
+    text = message.payload["embeds"][0]["description"]
+    assert "ended in the middle of 1 repair" in text
+    assert "not tried: platform database: gone" in text
+
+
+def test_written_first_a_ledger_that_takes_no_row_is_told_once(loop, sandbox, platform):
+    delete_srv(sandbox)
+    with platform.engine.begin() as connection:
+        connection.exec_driver_sql(
+            'CREATE TRIGGER no_rows BEFORE INSERT ON "RepairEvent" '
+            "BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        )
+    for _ in range(3):
+        loop.minute()
+    assert writes(sandbox) == []
+    [message] = sandbox.edge.discord.inbox()
+    assert "the disk is full" in str(message.payload)

@@ -260,3 +260,41 @@ def test_run_config_of_the_contract_is_accepted(loop):
         ' "edge_republish"}], "requested_by": "operator", "live": true}}}}'
     )
     assert loop.repair(config).success
+
+
+def killed(loop, sandbox, **tags: str) -> None:
+    """A repair run whose process died: no hook ran."""
+    run = loop.instance.create_run_for_job(
+        loop.definitions.resolve_job_def("level1_repair"),
+        run_config={"ops": {"level1_repair": {"config": {}}}},
+        status=dg.DagsterRunStatus.STARTED,
+        tags=tags,
+    )
+    loop.instance.report_run_failed(run, "the worker was killed")
+    tell(loop, run.run_id, "level1_repair")
+
+
+def test_repair_runs_of_the_loop_that_die_without_a_hook_are_told_once(loop, sandbox):
+    for _ in range(3):
+        killed(loop, sandbox, **{"zlh/requested_by": "controller"})
+    assert titles(sandbox) == ["level1\\_repair failed"]
+
+
+@pytest.mark.parametrize("how", ["typo", "killed"])
+def test_a_failed_run_by_hand_does_not_silence_the_loops_own_failures(loop, sandbox, platform, how):
+    """Each run by hand is told, and says nothing of whether the loop can repair."""
+    for count in (1, 2):
+        if how == "typo":
+            assert not loop.by_hand((5000, "dns_republich")).success
+        else:
+            killed(loop, sandbox)
+        assert len(sandbox.edge.discord.inbox()) == count
+    with platform.engine.begin() as connection:
+        connection.exec_driver_sql('ALTER TABLE "RepairEvent" RENAME TO gone')
+    delete_srv(sandbox)
+    loop.minute()
+    loop.minute()
+    inbox = sandbox.edge.discord.inbox()
+    assert len(inbox) == 3
+    assert inbox[-1].level == "critical"
+    assert "zlh db upgrade" in inbox[-1].payload["embeds"][0]["description"]

@@ -1,8 +1,11 @@
 """The whole way from a broken edge to a recorded repair, in one process."""
 
+from collections import Counter
+
 import pytest
 
-from tests.harness import edge_state, statuses, titles, writes
+from tests.conftest import SERVERS
+from tests.harness import Loop, edge_state, statuses, titles, writes
 from zlh_dagster.sandbox.publish import publish_database
 
 SRV = "_minecraft._tcp.mc-5000.example.gg"
@@ -20,8 +23,14 @@ def test_an_edge_in_step_leads_to_reads_only(loop, sandbox):
     assert writes(sandbox) == []
     assert statuses(loop.services) == []
     assert sandbox.edge.discord.inbox() == []
-    reads = [(e.surface, e.method) for e in sandbox.edge.journal.entries()]
-    assert sorted(reads) == [("cloudflare", "GET"), ("technitium", "GET"), ("velocity", "GET")]
+    reads = Counter((e.surface, e.method) for e in sandbox.edge.journal.entries())
+    assert reads == {
+        ("cloudflare", "GET"): 1,
+        ("technitium", "GET"): 1,
+        ("velocity", "GET"): 1,
+        ("proxmox", "GET"): 1,
+        ("agents", "GET"): SERVERS + 1,
+    }
 
 
 def test_a_deleted_srv_record_comes_back_and_nothing_else_is_written(loop, sandbox):
@@ -124,7 +133,7 @@ def test_the_same_drift_again_and_again_ends_at_the_budget(loop, sandbox):
         loop.minute()
     assert len(writes(sandbox)) == 3
     assert statuses(loop.services) == ["succeeded"] * 3 + ["refused"]
-    assert [m.level for m in sandbox.edge.discord.inbox()] == ["repair"] * 3 + ["warning"]
+    assert [m.level for m in sandbox.edge.discord.inbox()] == ["repair"] * 3 + ["critical"]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +143,7 @@ def test_the_same_drift_again_and_again_ends_at_the_budget(loop, sandbox):
         ("lifecycle", "'deleting'", "lifecycle is deleting"),
         ("billingStatus", "'suspended'", "billing is suspended"),
         ("maintenanceReason", "'moving disks'", "locked for maintenance"),
-        ("ctype", "'dev'", "no game server"),
+        ("ctype", "'dev'", "is of type dev, not game"),
     ],
 )
 def test_guards_are_read_again_inside_the_repair(loop, sandbox, platform, column, value, reason):
@@ -192,3 +201,30 @@ def test_discord_down_delays_no_repair_and_fails_no_run(loop, sandbox):
     [run] = loop.minute()
     assert run.success
     assert statuses(loop.services) == ["succeeded"]
+
+
+OFF = {
+    "cloudflare": ("CLOUDFLARE_API_TOKEN", "CLOUDFLARE_ZONE_ID"),
+    "technitium": ("TECHNITIUM_API_URL", "TECHNITIUM_API_TOKEN"),
+    "velocity": ("VELOCITY_URL", "ZPACK_SECRET"),
+}
+
+
+@pytest.mark.parametrize(
+    ("off", "action"),
+    [
+        (("velocity",), "velocity_reregister"),
+        (("cloudflare", "technitium"), "dns_republish"),
+        (("cloudflare", "technitium", "velocity"), "edge_republish"),
+    ],
+)
+def test_by_hand_where_every_surface_is_off_nothing_is_called_in_step(
+    platform, instance, sandbox, off, action
+):
+    settings = dict.fromkeys(name for surface in off for name in OFF[surface])
+    loop = Loop(platform.services(**settings), instance)
+    for vmid in range(5000, 5000 + SERVERS):
+        loop.by_hand((vmid, action))
+        [event] = loop.services.ledger.events(vmid=vmid)
+        assert (event["status"], event["error"]["code"]) == ("refused", "surface_off")
+    assert writes(sandbox) == []

@@ -18,7 +18,7 @@ from zlh_dagster.sandbox.cloudflare_records import new_record
 from zlh_dagster.sandbox.technitium_records import TechnitiumRecord, address_data
 from zlh_dagster.sandbox.velocity_api import Backend
 
-BACKEND = "10.60.0.1:25565"
+BACKEND = "127.60.0.1:25565"
 ABSENT = {
     "cloudflare A": missing(CF, HOST, "A", "203.0.113.10"),
     "cloudflare SRV": missing(CF, SRV, "SRV", SRV_CONTENT),
@@ -263,3 +263,30 @@ def test_every_call_counts(client, surface, sandbox):
     take_away(sandbox, change)
     one.apply(change)
     assert one.requests == 2
+
+
+# --- failing changes in place --------------------------------------------------------------------
+
+STANDS = {
+    "cloudflare A": (CF, HOST, "A", {"content": "203.0.113.99", "proxied": False}),
+    "cloudflare SRV": (CF, SRV, "SRV", {"content": f"0 0 30123 {HOST}"}),
+    "technitium A": (TN, HOST, "A", {"content": "10.70.0.99"}),
+    "technitium SRV": (TN, SRV, "SRV", {"content": f"0 0 30123 {HOST}"}),
+}
+
+
+@pytest.mark.parametrize("stands", STANDS.values(), ids=STANDS.keys())
+@pytest.mark.parametrize(("kind", "options", "error", "calls"), FAULTS)
+def test_a_change_in_place_that_fails_is_not_repeated(
+    client, sandbox, no_pauses, stands, kind, options, error, calls
+):
+    """A second try could undo what somebody else wrote after the first one had worked."""
+    surface, name, type_, wanted = stands
+    one = client(surface)
+    change = wrong(find(one.list_records(), name, type_), **wanted)
+    sandbox.edge.faults.switch_on(surface.value, kind, **options)
+    with pytest.raises(error) as failed:
+        one.apply(change)
+    assert len(writes(sandbox)) == (calls or 1)
+    for token in TOKENS:
+        assert token not in str(failed.value)

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from zlh_dagster.core.desired import EdgeConfig, desired_edge
+from zlh_dagster.core.guards import changed_refusal, row_of
 from zlh_dagster.resources.database import (
     PAYLOAD_COLUMNS,
     DatabaseError,
@@ -15,6 +16,7 @@ from zlh_dagster.resources.database import (
     read_payloads,
 )
 from zlh_dagster.sandbox.fleet import write_fleet
+from zlh_dagster.sandbox.platform_rows import change_server
 from zlh_dagster.schema.tables import UtcDateTime, container_instance, repair_event
 
 EDGE = EdgeConfig(zone="example.gg", cloudflare_ip="203.0.113.10")
@@ -73,6 +75,28 @@ def test_one_server_can_be_asked_for(engine):
     write_fleet(engine, servers=8)
     assert list(read_payloads(engine, [5003, 5001, 1]).loc[:, "vmid"]) == [5001, 5003]
     assert read_payloads(engine, []).empty
+
+
+def test_the_row_of_a_server_is_the_same_alone_and_among_others(engine):
+    """Before each write the row is compared with what was read of the whole fleet."""
+    write_fleet(engine, servers=3)
+    change_server(
+        engine,
+        5001,
+        ip=None,
+        allocatedPorts=None,
+        payload=None,
+        lastBackupAt=None,
+        backupEveryHours=None,
+        maintenanceReason="x",
+    )
+    fleet = read_payloads(engine)
+    for vmid in fleet["vmid"]:
+        among, alone = row_of(fleet, vmid), row_of(read_payloads(engine, [vmid]), vmid)
+        assert among == alone
+        assert changed_refusal(among, alone) is None
+    assert row_of(fleet, 5001)["backupEveryHours"] is None
+    assert row_of(fleet, 5002)["backupEveryHours"] == 24
 
 
 def test_an_empty_platform_is_a_frame_without_rows(engine):

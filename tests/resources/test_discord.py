@@ -10,7 +10,7 @@ import pytest
 from tests.resources.servers import dripping, serving, silent
 from zlh_dagster.core.messages import Message
 from zlh_dagster.core.redact import Redactor
-from zlh_dagster.core.repair import Severity
+from zlh_dagster.core.rules import Severity
 from zlh_dagster.resources import discord as discord_module
 from zlh_dagster.resources.discord import LONGEST_WAIT, TIMEOUT, Discord
 

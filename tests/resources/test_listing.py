@@ -76,7 +76,7 @@ def test_technitium_is_read_as_records(client, sandbox):
 def test_velocity_is_read_as_backends(client):
     frame = client(VE).list_records()
     assert len(frame) == MINECRAFT
-    assert find(frame, "mc-5000", "BACKEND").content == "10.60.0.1:25565"
+    assert find(frame, "mc-5000", "BACKEND").content == "127.60.0.1:25565"
 
 
 def test_an_automatic_ttl_is_no_number(client, sandbox):

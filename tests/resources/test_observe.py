@@ -6,18 +6,25 @@ from datetime import datetime, timedelta, timezone
 import pytest
 import sqlalchemy as sa
 
+from tests.queues import PROVISIONING, put_job
 from zlh_dagster.core.judge import INVALID
-from zlh_dagster.core.model import RECORD_COLUMNS, Surface
+from zlh_dagster.core.model import RECORD_COLUMNS, Surface, rows_of
+from zlh_dagster.core.policy import SOURCES
 from zlh_dagster.core.snapshot import Outcome
 from zlh_dagster.resources.http import EdgeError
 from zlh_dagster.resources.observe import (
     SOURCE_OF,
     derive_desired,
+    observe_agents,
+    observe_all,
+    observe_containers,
+    observe_operations,
     observe_payloads,
     observe_surface,
 )
 from zlh_dagster.resources.snapshots import SnapshotMissing
 from zlh_dagster.resources.ticks import load_tick
+from zlh_dagster.sandbox.platform_rows import change_server, write_operation
 from zlh_dagster.schema.tables import container_instance
 
 
@@ -112,16 +119,113 @@ def test_a_database_that_fails_makes_payloads_and_desired_unobserved(services, p
     assert desired.rows.empty
 
 
-def test_a_tick_is_read_back_whole_or_not_at_all(services):
-    payloads = observe_payloads(services, "tick")
-    taken = [payloads, derive_desired(services, payloads)]
-    taken += [observe_surface(services, surface, "tick") for surface in Surface]
-    for snapshot in taken[:-1]:
+def test_a_tick_is_read_back_whole_or_not_at_all(services, operations):
+    tick = observe_all(services, "tick")
+    for snapshot in tick.snapshots[:-1]:
         services.snapshots.write(snapshot)
         with pytest.raises(SnapshotMissing):
             load_tick(services.snapshots, "tick")
-    services.snapshots.write(taken[-1])
-    tick = load_tick(services.snapshots, "tick")
-    assert [s.source for s in tick.snapshots] == [s.source for s in taken]
-    assert tick.unobserved == {}
-    assert set(tick.surfaces) == set(Surface)
+    services.snapshots.write(tick.snapshots[-1])
+    read = load_tick(services.snapshots, "tick")
+    assert [s.source for s in read.snapshots] == [s.source for s in tick.snapshots]
+    assert {s.source for s in read.sources} == set(SOURCES)
+    assert read.unobserved == {}
+    assert set(read.surfaces) == set(Surface)
+    assert len(read.operations.rows) == 1
+
+
+# --- beside the edge -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def operations(services, platform):
+    """A create operation whose job waits in the queue."""
+    put_job(services.redis, PROVISIONING, "12", "wait")
+    return write_operation(platform.engine, vmid=5900, queue=PROVISIONING, jobId="12")
+
+
+def test_containers_agents_and_operations_that_answer_are_observed(services, operations):
+    payloads = observe_payloads(services, "tick")
+    containers = observe_containers(services, "tick")
+    agents = observe_agents(services, payloads)
+    open_operations = observe_operations(services, "tick")
+    for taken in (containers, agents, open_operations):
+        assert (taken.outcome, taken.tick, taken.reason) == (Outcome.OBSERVED, "tick", "")
+    assert set(containers.rows["status"]) == {"running"}
+    assert set(agents.rows["answer"]) == {"healthy"}
+    assert len(agents.rows) == agents.requests == 9
+    [row] = rows_of(open_operations.rows)
+    assert (row["id"], row["job"], row["deadReads"]) == (operations, "waiting", 0)
+
+
+def test_without_proxmox_neither_containers_nor_agents_are_asked(platform):
+    """A silent agent in a container that may be stopped says nothing."""
+    names = [n for n in platform.sandbox.environment() if n.startswith("PROXMOX")]
+    services = platform.services(**dict.fromkeys(names))
+    payloads = observe_payloads(services, "tick")
+    assert observe_containers(services, "tick").outcome is Outcome.OFF
+    assert observe_agents(services, payloads).outcome is Outcome.OFF
+    assert platform.sandbox.edge.journal.entries() == []
+
+
+def test_without_the_platforms_rows_no_agent_is_asked(services, platform):
+    with platform.engine.begin() as connection:
+        connection.exec_driver_sql('DROP TABLE "ContainerInstance"')
+    taken = observe_agents(services, observe_payloads(services, "tick"))
+    assert taken.outcome is Outcome.UNOBSERVED
+    assert "ContainerInstance" in taken.reason
+    assert platform.sandbox.edge.journal.entries() == []
+
+
+@pytest.mark.parametrize(("lifecycle", "asked"), [("deleting", False), ("suspended", True)])
+def test_agents_of_servers_that_should_not_be_up_are_not_asked(
+    services, platform, lifecycle, asked
+):
+    change_server(platform.engine, 5001, lifecycle=lifecycle)
+    taken = observe_agents(services, observe_payloads(services, "tick"))
+    assert (5001 in set(taken.rows["vmid"])) is asked
+
+
+def test_queues_that_are_not_there_are_unobserved_and_no_job_is_dead(services, platform):
+    write_operation(platform.engine, vmid=5900, jobId="12")
+    taken = observe_operations(services, "tick")
+    assert taken.outcome is Outcome.UNOBSERVED
+    assert "no queue" in taken.reason
+    assert taken.rows.empty
+
+
+def test_redis_gone_makes_operations_unobserved(platform):
+    services = platform.services(ZLH_REDIS_URL="unix:///nonexistent/redis.sock")
+    write_operation(platform.engine, vmid=5900, jobId="12")
+    taken = observe_operations(services, "tick")
+    assert taken.outcome is Outcome.UNOBSERVED
+    assert "Redis cannot be reached" in taken.reason
+
+
+def test_only_a_tick_counts_a_read_of_a_dead_job(services, platform):
+    """Whoever only looks, as a plan does, must not bring the next repair nearer."""
+    put_job(services.redis, PROVISIONING, "12", "gone")
+    write_operation(platform.engine, vmid=5900, queue=PROVISIONING, jobId="12")
+    reads = [
+        int(observe_operations(services, "tick", count=count).rows["deadReads"].iloc[0])
+        for count in (False, True, False, False, True)
+    ]
+    assert reads == [0, 1, 1, 1, 2]
+
+
+# --- rate limits ---------------------------------------------------------------------------------
+
+
+def test_a_rate_limited_surface_is_not_asked_again_before_its_time(services, sandbox, no_pauses):
+    """Every further call would make Cloudflare's limit last longer."""
+    sandbox.edge.faults.switch_on("cloudflare", "status", code=429, retry_after=300)
+    first = observe_surface(services, Surface.CLOUDFLARE, "tick")
+    assert first.outcome is Outcome.UNOBSERVED
+    calls = len(sandbox.edge.journal.entries())
+    again = observe_surface(services, Surface.CLOUDFLARE, "tick")
+    assert again.outcome is Outcome.UNOBSERVED
+    assert "not asked again before" in again.reason
+    assert len(sandbox.edge.journal.entries()) == calls
+    assert again.rows.empty
+    other = observe_surface(services, Surface.TECHNITIUM, "tick")
+    assert other.outcome is Outcome.OBSERVED

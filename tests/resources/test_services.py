@@ -3,7 +3,9 @@
 import httpx
 import pytest
 
+from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.model import Surface
+from zlh_dagster.core.rules import Severity
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import SettingsError
 
@@ -54,7 +56,7 @@ def test_closing_ends_connections_and_the_services_can_be_used_again(platform):
         engine, ledger = services.engine, services.ledger
         assert ledger.events() == []
         services.redis.ping()
-        services.incidents.open("a", now=1, detail={})
+        services.incidents.open(Incident("a", Severity.INFO, "t"))
     with pytest.raises(RuntimeError, match="closed"):
         client.list_records()
     assert engine.pool.checkedout() == 0

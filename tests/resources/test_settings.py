@@ -17,6 +17,7 @@ NETWORKS = (
     "fc00::/7",
     "::1/128",
 )
+STOP = "stop_suspended_workload"
 DEFAULTS = {
     "ZLH_REPAIR_MODE": "dry-run",
     "ZLH_LEVEL2_ACTIONS": (),
@@ -163,9 +164,26 @@ def test_an_env_file_is_read_and_the_environment_wins(tmp_path, monkeypatch):
 
 
 def test_lists_are_separated_by_commas(load):
-    settings = load(ZLH_LEVEL2_ACTIONS=" a, b ,,", ZLH_AGENT_NETWORKS="10.1.0.0/16,fd00::/8")
-    assert settings.zlh_level2_actions == ("a", "b")
+    settings = load(ZLH_LEVEL2_ACTIONS=f" {STOP} ,,", ZLH_AGENT_NETWORKS="10.1.0.0/16, fd00::/8")
+    assert settings.zlh_level2_actions == (STOP,)
     assert settings.zlh_agent_networks == ("10.1.0.0/16", "fd00::/8")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "everything",
+        "restart_agent",
+        "velocity_repoint",
+        "delete_container",
+        "dns_republish",
+        STOP.upper(),
+    ],
+)
+def test_only_level_2_actions_that_exist_can_be_switched_on(load, name):
+    """A name that switches nothing on would leave the operator believing that it did."""
+    with pytest.raises(SettingsError, match=r"ZLH_LEVEL2_ACTIONS.*" + STOP):
+        load(ZLH_LEVEL2_ACTIONS=f"{STOP},{name}")
 
 
 def test_live_is_asked_for_by_its_name(load):

@@ -43,7 +43,7 @@ class Stack:
         url = f"sqlite:///{directory / 'platform.db'}"
         self.engine = sa.create_engine(url)
         create_platform_tables(self.engine)
-        write_fleet(self.engine, servers=SERVERS)
+        write_fleet(self.engine, servers=SERVERS, loopback=True)
         upgrade(self.engine)
         self.sandbox = Sandbox()
         self.sandbox.start()

@@ -7,7 +7,8 @@ import dagster as dg
 from zlh_dagster.assets.metadata import first_rows
 from zlh_dagster.assets.platform import OWNERS
 from zlh_dagster.core.judge import Judgement, Tick
-from zlh_dagster.resources.observe import DESIRED_EDGE, SOURCE_OF
+from zlh_dagster.core.policy import PAYLOADS, SOURCES
+from zlh_dagster.resources.observe import DESIRED_EDGE
 
 DRIFT = "drift"
 IN_STEP = "in_step"
@@ -15,7 +16,7 @@ _COLUMNS = ("surface", "kind", "vmid", "type", "name", "wanted", "found", "guard
 
 drift = dg.AssetSpec(
     DRIFT,
-    deps=[DESIRED_EDGE, *SOURCE_OF.values()],
+    deps=[DESIRED_EDGE, *(source for source in SOURCES if source != PAYLOADS)],
     group_name="drift",
     kinds={"pandas"},
     owners=OWNERS,
@@ -36,6 +37,7 @@ def drift_metadata(tick: Tick, judgement: Judgement) -> dict[str, Any]:
         "repairs": len(judgement.decisions.repairs),
         "findings": len(judgement.decisions.findings),
         "held": judgement.decisions.held,
+        "kept_back": len(judgement.decisions.kept_back),
         "unobserved": len(tick.unobserved),
         "first_rows": first_rows(judgement.drift, _COLUMNS),
     }

@@ -5,8 +5,9 @@ import dagster as dg
 from zlh_dagster.assets.metadata import snapshot_metadata
 from zlh_dagster.assets.platform import IO_MANAGER, OWNERS
 from zlh_dagster.core.model import Surface
-from zlh_dagster.core.snapshot import Snapshot
-from zlh_dagster.resources.observe import SOURCE_OF, observe_surface
+from zlh_dagster.core.policy import SOURCE_OF
+from zlh_dagster.core.snapshot import Outcome, Snapshot
+from zlh_dagster.resources.observe import observe_surface
 from zlh_dagster.resources.services import Services
 
 _COLUMNS = ("type", "name", "content", "ttl", "proxied", "disabled")
@@ -39,8 +40,8 @@ def observed_asset(surface: Surface) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, services: dg.ResourceParam[Services]
     ) -> dg.Output[Snapshot]:
         snapshot = observe_surface(services, surface, context.run.run_id)
-        if snapshot.reason:
-            context.log.warning(f"{snapshot.outcome.value}: {snapshot.reason}")
+        if snapshot.outcome is Outcome.UNOBSERVED:
+            context.log.warning(f"unobserved: {snapshot.reason}")
         return dg.Output(snapshot, metadata=snapshot_metadata(snapshot, columns=_COLUMNS))
 
     return observed

@@ -6,8 +6,9 @@ import dagster as dg
 
 from zlh_dagster.assets.drift import DRIFT, IN_STEP
 from zlh_dagster.core.judge import INVALID
+from zlh_dagster.core.policy import SOURCES
 from zlh_dagster.core.snapshot import Outcome, Snapshot
-from zlh_dagster.resources.observe import DESIRED_EDGE, PERSISTED_PAYLOADS, SOURCE_OF
+from zlh_dagster.resources.observe import DESIRED_EDGE
 
 
 def observed_check(source: str) -> dg.AssetChecksDefinition:
@@ -49,7 +50,7 @@ def rows_usable(snapshot: Snapshot) -> dg.AssetCheckResult:
     )
 
 
-OBSERVED_CHECKS = [observed_check(s) for s in (PERSISTED_PAYLOADS, *SOURCE_OF.values())]
+OBSERVED_CHECKS = [observed_check(s) for s in SOURCES]
 
 
 @dg.asset_check(

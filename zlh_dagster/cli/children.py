@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 PATIENCE = 15.0
 """Seconds between asking a child to end and ending it."""
@@ -27,6 +28,8 @@ class Child:
     Attributes:
         name: For messages.
         command: Program and arguments.
+        environment: All of its environment.
+        directory: Its working directory: one without anybody else's ``.env``.
         ready: Tells whether it serves; asked until it does.
         start_seconds: How long that may take.
     """
@@ -34,6 +37,7 @@ class Child:
     name: str
     command: list[str]
     environment: Mapping[str, str]
+    directory: Path
     ready: Callable[[], bool] = lambda: True
     start_seconds: float = 60.0
     process: "subprocess.Popen[bytes] | None" = None
@@ -46,6 +50,7 @@ class Child:
         self.process = subprocess.Popen(
             self.command,
             env=dict(self.environment),
+            cwd=self.directory,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=_die_with_parent,

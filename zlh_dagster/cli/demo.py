@@ -18,8 +18,11 @@ import httpx
 from rich.console import Console
 
 from zlh_dagster.cli.demo_report import Evidence, judge, report, show_message
+from zlh_dagster.core.policy import SOURCES
 from zlh_dagster.resources.database import connect
 from zlh_dagster.resources.ledger import Ledger
+from zlh_dagster.resources.observe import DESIRED_EDGE
+from zlh_dagster.resources.settings import Settings
 
 HOME = Path(".zlh-demo")
 SERVERS = 12
@@ -56,7 +59,7 @@ def main() -> int:
 def _demo(stack: contextlib.ExitStack, *, once: bool) -> int:
     home = _fresh_home()
     database = f"sqlite:///{home / 'platform.db'}"
-    _step("starting the sandbox edge: Cloudflare, Technitium, Velocity and Discord over HTTP")
+    _step("starting the sandbox edge: Cloudflare, Technitium, Velocity, Proxmox, agents, Discord")
     state_file = home / "sandbox.json"
     stack.enter_context(
         _program(
@@ -80,6 +83,7 @@ def _demo(stack: contextlib.ExitStack, *, once: bool) -> int:
         "ZLH_REPAIR_MODE": "live",
         "ZLH_WEB_PORT": str(web),
     }
+    _write_env(home / ".env", environment)
     zlh = ["-m", "zlh_dagster.cli.main"]
     subprocess.run(
         [sys.executable, *zlh, "db", "upgrade"],
@@ -98,7 +102,7 @@ def _demo(stack: contextlib.ExitStack, *, once: bool) -> int:
     stack.callback(engine.dispose)
     _step("waiting for the first tick (ticks come at every full minute)")
     _wait("the first tick", TICK_PATIENCE, lambda: _complete_ticks(home), home)
-    _out.print(f"      {SERVERS} servers, observed on three surfaces")
+    _out.print(f"      {SERVERS} servers: records, backends, containers, agents, operations")
 
     evidence = _break(sandbox, state["environment"])
     _step(f"broke it: deleted [bold]{evidence.name}[/bold] over Cloudflare's API")
@@ -124,8 +128,17 @@ def _demo(stack: contextlib.ExitStack, *, once: bool) -> int:
     _out.print(f"\nThe web UI is at [bold]http://127.0.0.1:{web}[/bold], logs in {home}/zlh.log.")
     _out.print("It stays up. Break something yourself and watch; Ctrl-C ends it all:\n")
     _out.print(f"  {_example(state)}\n", markup=False, soft_wrap=True)
+    _out.print(f"  cd {home} && ../.venv/bin/zlh events   # zlh, on this demo\n", soft_wrap=True)
     _follow(sandbox)
     return 0
+
+
+def _write_env(path: Path, environment: dict[str, str]) -> None:
+    """The demo's settings, so that `zlh` in its directory speaks to it."""
+    names = [name.upper() for name in Settings.model_fields]
+    lines = [f"{name}={environment[name]}\n" for name in names if name in environment]
+    path.touch(mode=0o600)
+    path.write_text("".join(lines))
 
 
 def _fresh_home() -> Path:
@@ -221,7 +234,9 @@ def _follow(sandbox: httpx.Client) -> None:
 
 
 def _complete_ticks(home: Path) -> list[Path]:
-    return [t for t in home.glob("snapshots/*") if len(list(t.glob("*.parquet"))) == 5]
+    files = {f"{source}.parquet" for source in (*SOURCES, DESIRED_EDGE)}
+    ticks = home.glob("snapshots/*")
+    return [tick for tick in ticks if files <= {path.name for path in tick.iterdir()}]
 
 
 def _example(state: dict[str, Any]) -> str:

@@ -21,11 +21,12 @@ def show(out: Console, events: Iterable[dict[str, Any]], *, as_text: bool) -> No
     if not rows:
         out.print("the ledger has no such rows")
         return
-    table = Table("when (UTC)", "server", "action", "status", "by", "why")
+    table = Table("id", "when (UTC)", "server", "action", "status", "by", "why")
     for row in rows:
         style = _STYLES.get(row["status"], "cyan")
         why = row["error"]["message"] if row["error"] else row["reason"]
         table.add_row(
+            row["id"][:8],
             f"{row['createdAt']:%m-%d %H:%M:%S}",
             str(row["vmid"] or "-"),
             row["action"],

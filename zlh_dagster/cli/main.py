@@ -7,10 +7,14 @@ import typer
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
+from zlh_dagster.core.repair import Status
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import SettingsError, load_settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Live = Annotated[bool, typer.Option("--live", help="Write; else only record.")]
+OfSurface = Annotated[str | None, typer.Option("--surface", help="Only this surface.")]
+OfServer = Annotated[int | None, typer.Option("--vmid", help="Only this server.")]
 
 app = typer.Typer(
     name="zlh",
@@ -21,6 +25,8 @@ app = typer.Typer(
 )
 db = typer.Typer(help="The tables that this project owns.", no_args_is_help=True)
 app.add_typer(db, name="db")
+breakers = typer.Typer(help="Breakers: what is kept from repair, and why.")
+app.add_typer(breakers, name="breakers")
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -58,32 +64,119 @@ def status(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def plan(as_json: AsJson = False) -> None:
+def plan(
+    policy: Annotated[bool, typer.Option("--policy", help="Print the policy instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """What would be repaired now and what refused; changes nothing. Example: zlh plan.
 
     Exit status: 0 nothing to do, 2 something to do, 1 error.
     """
-    from zlh_dagster.cli.plan import look, show
+    from zlh_dagster.cli.plan import look, show, show_policy
 
+    if policy:
+        show_policy(_out, as_text=not as_json)
+        return
     with Services(load_settings()) as services:
-        tick, judgement = look(services)
-        raise typer.Exit(show(_out, tick, judgement, as_text=not as_json))
+        raise typer.Exit(show(_out, look(services), as_text=not as_json))
 
 
 @app.command()
 def repair(
     action: Annotated[str, typer.Argument(help="edge_republish, dns_republish, ...")],
     vmid: Annotated[int, typer.Option(help="The server.")],
-    live: Annotated[bool, typer.Option("--live", help="Write; else only record.")] = False,
+    live: Live = False,
+    operation: Annotated[
+        str | None, typer.Option(help="Which operation, where the server has several.")
+    ] = None,
 ) -> None:
     """One repair by hand. Example: zlh repair edge_republish --vmid 5000 --live."""
+    _run(vmid=vmid, action=action, live=live, target=operation)
+
+
+@app.command()
+def revert(
+    event_id: Annotated[str, typer.Argument(help="A row of the ledger, see zlh events.")],
+    live: Live = False,
+) -> None:
+    """Put back what a repair overwrote; pauses the server. Example: zlh revert 3f2a91c0."""
+    from zlh_dagster.cli.repair import event_named
+
+    with Services(load_settings()) as services:
+        target = event_named(services, event_id)
+    _run(vmid=None, action="revert", live=live, target=target)
+
+
+def _run(*, vmid: int | None, action: str, live: bool, target: str | None) -> None:
     from zlh_dagster.cli.repair import repair as run_repair
 
     with Services(load_settings()) as services:
-        result = run_repair(services, vmid=vmid, action=action, live=live)
+        result = run_repair(services, vmid=vmid, action=action, live=live, target=target)
     for outcome in result.outcomes:
         what = "; ".join((*outcome.changes, outcome.reason)).strip("; ")
-        say(f"{outcome.vmid} {outcome.status.value if outcome.status else 'in step'}: {what}")
+        say(f"{outcome.name} {outcome.status.value if outcome.status else 'in step'}: {what}")
+    if result.with_status(Status.REFUSED):
+        raise typer.Exit(1)
+
+
+@app.command()
+def approve(
+    incident: Annotated[str, typer.Argument(help="As the message names it.")],
+) -> None:
+    """Let one escalated mass drift be repaired once. Example: zlh approve mass_drift:cloudflare."""
+    from zlh_dagster.cli.holds import approve as approve_incident
+
+    with Services(load_settings()) as services:
+        approve_incident(services, incident)
+    say(f"{incident} is approved for the next tick that still shows it")
+
+
+@app.command()
+def pause(
+    span: Annotated[str | None, typer.Option("--for", help="30m, 2h, 1d12h.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why.")] = None,
+    surface: OfSurface = None,
+    vmid: OfServer = None,
+) -> None:
+    """Stop repairs; observation goes on. Example: zlh pause --for 2h --reason "DNS move"."""
+    from zlh_dagster.cli.holds import pause as begin
+    from zlh_dagster.cli.holds import scope_of
+
+    with Services(load_settings()) as services:
+        made = begin(services, scope_of(surface=surface, vmid=vmid), span=span, reason=reason)
+    say(f"{made.scope} {made.describe()}")
+
+
+@app.command()
+def resume(surface: OfSurface = None, vmid: OfServer = None) -> None:
+    """End a pause. Example: zlh resume --vmid 5000."""
+    from zlh_dagster.cli.holds import scope_of
+
+    scope = scope_of(surface=surface, vmid=vmid)
+    with Services(load_settings()) as services:
+        ended = services.gate.resume(scope)
+    say(f"{scope} goes on" if ended else f"{scope} was not paused")
+
+
+@breakers.callback(invoke_without_command=True)
+def list_breakers(context: typer.Context, as_json: AsJson = False) -> None:
+    """Breakers that have seen failures. Example: zlh breakers --json."""
+    from zlh_dagster.cli.holds import breakers as found
+    from zlh_dagster.cli.holds import show_breakers
+
+    if context.invoked_subcommand is None:
+        with Services(load_settings()) as services:
+            show_breakers(_out, found(services), as_text=not as_json)
+
+
+@breakers.command("reset")
+def reset_breaker(
+    name: Annotated[str, typer.Argument(help="cloudflare, server:5000, ...")],
+) -> None:
+    """Close one breaker. Example: zlh breakers reset server:5000."""
+    with Services(load_settings()) as services:
+        was_there = services.gate.reset(name)
+    say(f"{name} is closed" if was_there else f"{name} was not open; its count begins anew")
 
 
 @app.command()

@@ -8,62 +8,71 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from zlh_dagster.core.judge import Judgement, Tick, judge
-from zlh_dagster.core.model import Surface
-from zlh_dagster.resources.observe import derive_desired, observe_payloads, observe_surface
+from zlh_dagster.core.rules import POLICY
+from zlh_dagster.resources.controller import Assessment, assess
+from zlh_dagster.resources.observe import observe_all
 from zlh_dagster.resources.services import Services
 
 NOTHING_TO_DO, NOT_KNOWN, SOMETHING_TO_DO = 0, 1, 2
 
 
-def look(services: Services) -> tuple[Tick, Judgement]:
+def look(services: Services) -> Assessment:
     """Observes everything now, in this process, and judges it."""
-    tick_id = uuid.uuid4().hex
-    payloads = observe_payloads(services, tick_id)
-    tick = Tick(
-        payloads=payloads,
-        desired=derive_desired(services, payloads),
-        surfaces={s: observe_surface(services, s, tick_id) for s in Surface},
-    )
-    settings = services.settings
-    return tick, judge(tick, edge=settings.edge, policy=settings.policy)
+    return assess(services, observe_all(services, uuid.uuid4().hex, count=False))
 
 
-def as_json(tick: Tick, judgement: Judgement) -> dict[str, Any]:
-    """The plan as JSON: ``repairs``, ``findings``, ``unobserved``, ``held``, ``compared``."""
-    decisions = judgement.decisions
+def as_json(assessment: Assessment) -> dict[str, Any]:
+    """The plan as JSON.
+
+    Keys are ``repairs``, ``kept_back``, ``findings``, ``unobserved``, ``held`` and ``compared``.
+    """
+    decisions = assessment.judgement.decisions
     return {
         "repairs": [
             {
                 "vmid": request.vmid,
                 "action": request.action.value,
                 "surfaces": [surface.value for surface in request.covers],
-                "reason": decisions.reasons.get(request.vmid, ""),
+                "target": request.target,
+                "reason": request.reason,
             }
             for request in decisions.repairs
         ],
+        "kept_back": [
+            {"vmid": request.vmid, "action": request.action.value, **refusal.to_json()}
+            for request, refusal in decisions.kept_back
+        ],
         "findings": [finding.to_json() for finding in decisions.findings],
-        "unobserved": tick.unobserved,
+        "unobserved": assessment.tick.unobserved,
         "held": decisions.held,
-        "compared": judgement.compared,
+        "compared": assessment.judgement.compared,
     }
 
 
-def show(out: Console, tick: Tick, judgement: Judgement, *, as_text: bool) -> int:
+def show(out: Console, assessment: Assessment, *, as_text: bool) -> int:
     """Prints the plan and returns the exit status."""
-    plan = as_json(tick, judgement)
-    todo = bool(plan["repairs"] or plan["findings"])
+    plan = as_json(assessment)
+    unobserved = plan["unobserved"]
+    todo = bool(plan["repairs"] or plan["kept_back"] or plan["findings"])
     # What was not seen may drift: "nothing to do" would be a guess.
-    status = SOMETHING_TO_DO if todo else NOT_KNOWN if tick.unobserved else NOTHING_TO_DO
+    status = SOMETHING_TO_DO if todo else NOT_KNOWN if unobserved else NOTHING_TO_DO
     if not as_text:
         out.print_json(json.dumps(plan))
         return status
-    for source, reason in sorted(tick.unobserved.items()):
+    for source, reason in sorted(unobserved.items()):
         out.print(f"not seen: {escape(source)}: {escape(reason)}", style="yellow")
+    if assessment.redis_lost:
+        out.print(f"{escape(assessment.redis_lost)}: nothing is repaired", style="yellow")
     if plan["repairs"]:
         table = Table("server", "action", "because", title="would repair", title_justify="left")
         for repair in plan["repairs"]:
-            table.add_row(str(repair["vmid"]), repair["action"], escape(repair["reason"]))
+            server = str(repair["vmid"] or repair["target"])
+            table.add_row(server, repair["action"], escape(repair["reason"]))
+        out.print(table)
+    if plan["kept_back"]:
+        table = Table("server", "action", "why not", title="kept back", title_justify="left")
+        for kept in plan["kept_back"]:
+            table.add_row(str(kept["vmid"] or "-"), kept["action"], escape(kept["message"]))
         out.print(table)
     if plan["findings"]:
         table = Table("finding", "why", title="would tell, not repair", title_justify="left")
@@ -73,3 +82,37 @@ def show(out: Console, tick: Tick, judgement: Judgement, *, as_text: bool) -> in
     if status == NOTHING_TO_DO:
         out.print(f"nothing to do: {plan['compared']} records compared, {plan['held']} held")
     return status
+
+
+def policy() -> list[dict[str, Any]]:
+    """The policy as JSON: one object for each row of its table."""
+    return [
+        {
+            "kind": rule.kind.value,
+            "found": rule.found,
+            "level": rule.level,
+            "action": rule.action.value if rule.action else None,
+            "guards": rule.guards,
+            "message": rule.message.value,
+            "does": rule.does,
+        }
+        for rule in POLICY
+    ]
+
+
+def show_policy(out: Console, *, as_text: bool) -> None:
+    """Prints the policy."""
+    if not as_text:
+        out.print_json(json.dumps(policy()))
+        return
+    table = Table("it finds", "level", "action", "only when", "channel", "what it does")
+    for rule in policy():
+        table.add_row(
+            rule["found"],
+            str(rule["level"]),
+            rule["action"] or "-",
+            rule["guards"],
+            rule["message"],
+            rule["does"],
+        )
+    out.print(table)

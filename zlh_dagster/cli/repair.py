@@ -4,7 +4,8 @@ import os
 
 import dagster as dg
 
-from zlh_dagster.core.repair import BatchResult
+from zlh_dagster.cli.home import prepare_home
+from zlh_dagster.core.result import BatchResult
 from zlh_dagster.definitions import build
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR, STANDBY
 from zlh_dagster.resources.services import Services
@@ -14,17 +15,40 @@ class RepairFailed(Exception):
     """The run failed, or somebody else holds the lease; the message says why."""
 
 
-def repair(services: Services, *, vmid: int, action: str, live: bool) -> BatchResult:
+def event_named(services: Services, event_id: str) -> str:
+    """The whole identifier of a ledger row, of which the beginning suffices.
+
+    Raises:
+        RepairFailed: If no row or more than one begins so.
+        DatabaseError: If the ledger cannot be read.
+    """
+    found = services.ledger.find(event_id)
+    if len(found) == 1:
+        return found[0]
+    several = "several rows begin so, give more of it" if found else "no row begins so"
+    raise RepairFailed(f"{event_id}: {several}; zlh events --json lists them")
+
+
+def repair(
+    services: Services, *, vmid: int | None, action: str, live: bool, target: str | None = None
+) -> BatchResult:
     """Runs the repair job in this process, recorded in Dagster like any other run.
+
+    Args:
+        services: The outside systems.
+        vmid: The server.
+        action: What to do.
+        live: Whether it writes.
+        target: The operation, or the ledger row to revert.
 
     Raises:
         RepairFailed: If the run failed, a repair that failed included, or did not get the lease.
     """
     home = services.settings.home
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    prepare_home(home)
     os.environ["DAGSTER_HOME"] = str(home)
     config = {
-        "repairs": [{"vmid": vmid, "action": action}],
+        "repairs": [{"vmid": vmid, "action": action, "target": target}],
         "requested_by": "operator",
         "live": live,
     }
@@ -33,10 +57,14 @@ def repair(services: Services, *, vmid: int, action: str, live: bool) -> BatchRe
             build(services)
             .resolve_job_def(LEVEL1_REPAIR)
             .execute_in_process(
-                run_config={"ops": {LEVEL1_REPAIR: {"config": config}}},
+                run_config={
+                    "ops": {LEVEL1_REPAIR: {"config": config}},
+                    # Events are kept in Dagster; here only the outcome is printed.
+                    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                },
                 instance=instance,
                 raise_on_error=False,
-                tags={"zlh/requested_by": "operator", "zlh/vmid": str(vmid)},
+                tags={"zlh/requested_by": "operator", "zlh/vmid": str(vmid or target)},
             )
         )
     standby = _output(result, "take_lease", STANDBY)

@@ -8,6 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from zlh_dagster.cli.holds import breakers
+from zlh_dagster.core import times
+from zlh_dagster.core.policy import SOURCE_OF
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.lease import holder
 from zlh_dagster.resources.redis import RedisUnavailable
@@ -21,9 +24,12 @@ def gather(services: Services) -> dict[str, Any]:
     problems: list[str] = []
     status: dict[str, Any] = {
         "mode": services.settings.zlh_repair_mode,
+        "leader": None,
         "repairing": None,
         "last_tick_age_seconds": None,
         "surfaces": {},
+        "paused": {},
+        "breakers": [],
         "incidents": [],
         "last_repairs": [],
         "problems": problems,
@@ -31,19 +37,32 @@ def gather(services: Services) -> dict[str, Any]:
     try:
         held = holder(services.redis)
         status["repairing"] = held.describe() if held else None
+        leader = services.leadership.current()
+        status["leader"] = leader.name if leader else None
+        if leader is not None:
+            # What counts is how the controller runs, not what this shell is set to.
+            status["mode"] = leader.mode
+        status["paused"] = {
+            scope: pause.describe() for scope, pause in services.gate.pauses().items()
+        }
+        status["breakers"] = breakers(services)
         status["incidents"] = [
-            {"name": name, **detail} for name, detail in services.incidents.all_open().items()
+            {"name": name, **incident.to_json()}
+            for name, incident in services.incidents.all_open().items()
         ]
     except RedisUnavailable as error:
         problems.append(str(error))
     try:
         tick_id = services.snapshots.newest_tick()
         tick = load_tick(services.snapshots, tick_id)
-        taken_at = min(snapshot.taken_at for snapshot in tick.snapshots)
-        status["last_tick_age_seconds"] = round(time.time() - taken_at.timestamp(), 1)
+        status["last_tick_age_seconds"] = round(time.time() - tick.taken_at.timestamp(), 1)
+        names = {source: surface.value for surface, source in SOURCE_OF.items()}
         status["surfaces"] = {
-            surface.value: {"outcome": snap.outcome.value, "rows": len(snap.rows)}
-            for surface, snap in tick.surfaces.items()
+            names.get(snap.source, snap.source): {
+                "outcome": snap.outcome.value,
+                "rows": len(snap.rows),
+            }
+            for snap in tick.sources
         }
     except SnapshotMissing as error:
         problems.append(f"no tick yet: {error}")
@@ -71,10 +90,18 @@ def show(out: Console, status: dict[str, Any], *, as_text: bool) -> None:
     table.add_row("last tick", "none yet" if age is None else f"{age:.0f} s ago")
     for name, surface in status["surfaces"].items():
         table.add_row(name, f"{surface['outcome']}, {surface['rows']} rows")
+    table.add_row("leader", escape(status["leader"] or "nobody"))
     table.add_row("repairing now", escape(status["repairing"] or "nobody"))
+    for scope, pause in status["paused"].items():
+        table.add_row("paused", f"{scope} {escape(pause)}")
+    for breaker in status["breakers"]:
+        if breaker["state"] != "closed":
+            text = f"{breaker['name']} {breaker['state']}: {breaker['reason']}"
+            table.add_row("breaker", escape(text))
     table.add_row("open incidents", str(len(status["incidents"])))
     for incident in status["incidents"]:
-        table.add_row("", escape(incident.get("title", incident["name"])))
+        lasted = times.words(time.time() - incident["opened_at"])
+        table.add_row("", escape(f"{incident['title']}, for {lasted} ({incident['name']})"))
     for event in status["last_repairs"]:
         text = f"{event['at'][:19]} {event['vmid']} {event['action']} {event['status']}"
         table.add_row("repair", escape(text))

@@ -3,24 +3,23 @@
 import fcntl
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 
 import redis
 from sqlalchemy.exc import SQLAlchemyError
 
-import zlh_dagster
 from zlh_dagster.cli.children import Child, NotStarted
+from zlh_dagster.cli.home import prepare_home
 from zlh_dagster.resources.database import connect as connect_database
 from zlh_dagster.resources.database import explain
-from zlh_dagster.resources.redis import connect, embedded_command
+from zlh_dagster.resources.redis import RedisUnavailable, connect, embedded_command
+from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import Settings
 from zlh_dagster.schema.upgrade import current, head, upgrade
 
@@ -76,6 +75,8 @@ def run(settings: Settings, *, web: bool, say: Callable[[str], None]) -> int:
     finally:
         for child in reversed(children):
             child.stop()
+            if child.name == "code server":
+                _give_up_the_lead(settings)
         lock.close()
     say("stopped")
     return 0
@@ -83,19 +84,21 @@ def run(settings: Settings, *, web: bool, say: Callable[[str], None]) -> int:
 
 def _prepare(settings: Settings, say: Callable[[str], None]) -> None:
     home = settings.home
-    shipped = Path(zlh_dagster.__file__).parent.parent / "dagster.yaml"
-    mine = home / "dagster.yaml"
-    if not mine.exists():
-        shutil.copyfile(shipped, mine)
-    elif shipped.exists() and mine.read_bytes() != shipped.read_bytes():
-        say(f"{mine} differs from the one that comes with this version; yours is used")
+    told = prepare_home(home)
+    if told is not None:
+        say(told)
     grpc_server = {"socket": str(settings.socket("code")), "location_name": LOCATION}
     workspace = {"load_from": [{"grpc_server": grpc_server}]}
     (home / "workspace.yaml").write_text(json.dumps(workspace))
     _check_ledger(settings, say)
     command = [sys.executable, "-m", "zlh_dagster.cli.prepare"]
     done = subprocess.run(
-        command, env=_environment(settings), check=False, capture_output=True, text=True
+        command,
+        env=_environment(settings),
+        cwd=home,
+        check=False,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -141,6 +144,7 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
                 "Redis",
                 embedded_command(settings),
                 {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+                settings.home,
                 ready=lambda: _pings(settings.redis_url),
             )
         )
@@ -155,6 +159,7 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
                 *("--log-level", _LOG_LEVEL),
             ],
             environment,
+            settings.home,
             ready=lambda: _accepts(str(code)),
         )
     )
@@ -167,6 +172,7 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
                 *("--log-level", _LOG_LEVEL),
             ],
             environment,
+            settings.home,
         )
     )
     if web:
@@ -181,6 +187,7 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
                     *("--dagster-log-level", _LOG_LEVEL),
                 ],
                 environment,
+                settings.home,
                 ready=lambda: _accepts(address),
             )
         )
@@ -198,7 +205,8 @@ def _watch(children: list[Child], stopping: "_Stopping", say: Callable[[str], No
                 pause = child.pause()
                 due[child.name] = time.monotonic() + pause
                 say(f"{child.name} ended by itself; starting it again in {pause:.1f} s")
-            elif time.monotonic() >= due.pop(child.name):
+            elif time.monotonic() >= due[child.name]:
+                del due[child.name]
                 child.stop()
                 child.start()
         time.sleep(0.2)
@@ -219,8 +227,18 @@ class _Stopping:
         self._asked = True
 
 
+def _give_up_the_lead(settings: Settings) -> None:
+    """Lets a standby take over at once, instead of when the lead runs out."""
+    try:
+        with Services(settings) as services:
+            services.leadership.release()
+    except RedisUnavailable:
+        # Then the lead runs out by itself.
+        return
+
+
 def _environment(settings: Settings) -> dict[str, str]:
-    return {**os.environ, "DAGSTER_HOME": str(settings.home)}
+    return {**os.environ, **settings.environment()}
 
 
 def _accepts(address: str | tuple[str, int]) -> bool:
@@ -255,6 +273,7 @@ def _greeting(settings: Settings, *, web: bool) -> str:
             ("Cloudflare", settings.cloudflare_on),
             ("Technitium", settings.technitium_on),
             ("Velocity", settings.velocity_on),
+            ("Proxmox", settings.proxmox_on),
         )
         if on
     ]

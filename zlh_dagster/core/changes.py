@@ -41,6 +41,11 @@ class Plan:
     def surfaces(self) -> tuple[Surface, ...]:
         return tuple(sorted({c.surface for c in self.changes}, key=lambda s: s.value))
 
+    @property
+    def surface(self) -> str | None:
+        """Name of the only surface that it writes to, if it is one."""
+        return self.surfaces[0].value if len(self.surfaces) == 1 else None
+
 
 def fixable(surface: Surface, kind: DriftKind) -> bool:
     """Whether level 1 may mend this kind of drift on this surface."""

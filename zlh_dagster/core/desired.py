@@ -21,6 +21,8 @@ DESIRED_COLUMNS: dict[str, str] = {**RECORD_COLUMNS, "vmid": "Int64", "guard": "
 
 INVALID_COLUMNS = ("vmid", "reason")
 
+MAINTENANCE = "maintenance: the server is locked for maintenance"
+
 
 @dataclass(frozen=True, slots=True)
 class EdgeConfig:
@@ -59,14 +61,23 @@ class DesiredEdge:
 
 
 def guard_reason(row: Mapping[str, Any]) -> str | None:
-    """Why level 1 leaves this server alone, or ``None`` when it may be repaired."""
+    """Why level 1 leaves this server alone, or ``None`` when it may be repaired.
+
+    Its first word is the code of the refusal.
+    """
     if row["lifecycle"] != "active":
         return f"lifecycle is {row['lifecycle']}, not active"
     if row["billingStatus"] not in ("active", "past_due"):
         return f"billing is {row['billingStatus']}"
-    if row["maintenanceReason"] is not None and not pd.isna(row["maintenanceReason"]):
-        return "locked for maintenance"
+    if is_locked(row):
+        return MAINTENANCE
     return None
+
+
+def is_locked(row: Mapping[str, Any]) -> bool:
+    """Whether the platform has locked the server for maintenance."""
+    reason = row["maintenanceReason"]
+    return reason is not None and not pd.isna(reason)
 
 
 def read_server(row: Mapping[str, Any], zone: str) -> Server:

@@ -1,17 +1,20 @@
 """One tick judged: compare, policy, and what is worth telling about the tick itself."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 import pandas as pd
 
 from zlh_dagster.core.compare import compare, empty_drift, orphans
 from zlh_dagster.core.desired import INVALID_COLUMNS, EdgeConfig, claimed_labels
+from zlh_dagster.core.holds import NOTHING_HELD, Holds
 from zlh_dagster.core.model import DriftKind, Surface, records_frame
-from zlh_dagster.core.policy import PolicyConfig, decide
+from zlh_dagster.core.policy import PolicyConfig, decide, kept_back
 from zlh_dagster.core.repair import Decisions
 from zlh_dagster.core.snapshot import Outcome, Snapshot
+from zlh_dagster.core.watch import Fleet, watch
 
 INVALID = "invalid"
 """Key in the ``extra`` of the desired snapshot: servers whose rows cannot be used, as JSON."""
@@ -24,16 +27,34 @@ class Tick:
     payloads: Snapshot
     desired: Snapshot
     surfaces: Mapping[Surface, Snapshot]
+    containers: Snapshot
+    agents: Snapshot
+    operations: Snapshot
+
+    @property
+    def sources(self) -> tuple[Snapshot, ...]:
+        """What was read from outside."""
+        return (
+            self.payloads,
+            *self.surfaces.values(),
+            self.containers,
+            self.agents,
+            self.operations,
+        )
 
     @property
     def snapshots(self) -> tuple[Snapshot, ...]:
-        return (self.payloads, self.desired, *self.surfaces.values())
+        return (self.desired, *self.sources)
 
     @property
     def unobserved(self) -> dict[str, str]:
         """What could not be seen, with the reasons, by source."""
-        sources = (self.payloads, *self.surfaces.values())
-        return {s.source: s.reason for s in sources if s.outcome is Outcome.UNOBSERVED}
+        return {s.source: s.reason for s in self.sources if s.outcome is Outcome.UNOBSERVED}
+
+    @property
+    def taken_at(self) -> datetime:
+        """When the first of them was begun."""
+        return min(snapshot.taken_at for snapshot in self.snapshots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +77,23 @@ class Judgement:
         return {kind.value: int(found.get(kind.value, 0)) for kind in DriftKind}
 
 
-def judge(tick: Tick, *, edge: EdgeConfig, policy: PolicyConfig) -> Judgement:
-    """Compares and decides; what was not observed contributes nothing."""
+def judge(
+    tick: Tick,
+    *,
+    edge: EdgeConfig,
+    policy: PolicyConfig,
+    holds: Holds = NOTHING_HELD,
+    level2: Collection[str] = (),
+) -> Judgement:
+    """Compares and decides; what was not observed contributes nothing.
+
+    Args:
+        tick: The snapshots.
+        edge: Where servers are published.
+        policy: Limits.
+        holds: Pauses, breakers, approvals.
+        level2: Level-2 actions that the operator has switched on.
+    """
     if not tick.payloads.observed:
         return Judgement(empty_drift(), Decisions(), 0)
     seen = {s: snap for s, snap in tick.surfaces.items() if snap.observed}
@@ -76,10 +112,31 @@ def judge(tick: Tick, *, edge: EdgeConfig, policy: PolicyConfig) -> Judgement:
         ),
         desired=wanted,
         config=policy,
+        holds=holds,
     )
+    watched = watch(
+        Fleet(
+            payloads=tick.payloads.rows,
+            containers=_seen(tick.containers),
+            agents=_seen(tick.agents),
+            operations=_seen(tick.operations),
+            now=tick.taken_at,
+        ),
+        level2=level2,
+    )
+    free, kept = kept_back(watched.repairs, holds)
     both = [frame for frame in (drift, alone) if len(frame)]
     return Judgement(
         drift=pd.concat(both, ignore_index=True) if both else empty_drift(),
-        decisions=decisions,
+        decisions=replace(
+            decisions,
+            repairs=(*decisions.repairs, *free),
+            findings=(*decisions.findings, *watched.findings),
+            kept_back=(*decisions.kept_back, *kept),
+        ),
         compared=len(wanted),
     )
+
+
+def _seen(snapshot: Snapshot) -> pd.DataFrame | None:
+    return snapshot.rows if snapshot.observed else None

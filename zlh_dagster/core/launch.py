@@ -1,51 +1,66 @@
 """What of a tick's decisions is asked for now, given what is open and what was told."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
+from zlh_dagster.core.incidents import Changes, Incident, follow
 from zlh_dagster.core.repair import Decisions, Finding, RepairRequest
 
 REPAIR_RUN_FAILED = "run_failed:level1_repair"
 """Incident of repair runs that cannot even begin; it lasts until one can, or none is needed."""
 
+DIGEST_RUN_FAILED = "run_failed:digest"
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A batch to ask for, and the incidents that are over."""
+    """A batch to ask for, and what became of the incidents."""
 
-    repairs: tuple[RepairRequest, ...]
-    findings: tuple[Finding, ...]
-    over: tuple[str, ...]
+    repairs: tuple[RepairRequest, ...] = ()
+    incidents: Changes = field(default_factory=Changes)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return self.incidents.opened
 
     def __bool__(self) -> bool:
-        return bool(self.repairs or self.findings)
+        told = self.incidents
+        return bool(self.repairs or told.opened or told.due or told.over)
 
 
 def choose(
-    decisions: Decisions, *, already_open: Collection[str], live: bool, all_seen: bool
+    decisions: Decisions,
+    *,
+    open_incidents: Mapping[str, Incident],
+    unseen: Collection[str],
+    live: bool,
+    now: float,
 ) -> Launch:
-    """Drops what was told already; closes what is no longer there.
+    """Drops what was told already; sees which incidents are due for a reminder, or over.
 
     A live repair is asked for at every tick while its drift lasts (budget and guards decide in
     the repair); a dry run and a finding only once while they last.
 
     Args:
         decisions: What the policy decided.
-        already_open: Names of open incidents.
+        open_incidents: Open incidents by name.
+        unseen: Sources that this tick could not see.
         live: Whether repairs write.
-        all_seen: Whether everything that is on was observed; while something was not, no
-            incident is taken for over.
+        now: Seconds since the epoch.
     """
-    current = {finding.incident for finding in decisions.findings}
-    for request in decisions.repairs:
-        current.update(request.incidents)
+    wanted = [*decisions.repairs, *(request for request, _ in decisions.kept_back)]
+    lasting = {name for request in wanted for name in request.incidents}
     repairs = tuple(
         request
         for request in decisions.repairs
-        if live or request.dry_run_incident not in already_open
+        if live or request.dry_run_incident not in open_incidents
     )
-    findings = tuple(f for f in decisions.findings if f.incident not in already_open)
-    over = set(already_open) - current if all_seen else set()
-    if repairs or findings:
-        over.discard(REPAIR_RUN_FAILED)
-    return Launch(repairs, findings, tuple(sorted(over)))
+    if repairs or any(f.incident not in open_incidents for f in decisions.findings):
+        # Whether repair runs can begin again is seen when this one does.
+        lasting.add(REPAIR_RUN_FAILED)
+    # Only their own next success ends what other jobs failed at.
+    lasting.update(name for name in open_incidents if name.startswith(DIGEST_RUN_FAILED))
+    changes = follow(
+        open_incidents, findings=decisions.findings, lasting=lasting, unseen=unseen, now=now
+    )
+    return Launch(repairs, changes)

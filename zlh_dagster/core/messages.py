@@ -6,10 +6,15 @@ tail. Text that customers choose cannot mention anybody and cannot format anythi
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from zlh_dagster.core.repair import BatchResult, Finding, RepairOutcome, Severity, Status
+from zlh_dagster.core import times
+from zlh_dagster.core.incidents import Incident
+from zlh_dagster.core.repair import Finding, RepairOutcome, Status
+from zlh_dagster.core.result import BatchResult
+from zlh_dagster.core.rules import Severity
 
 _TITLE, _DESCRIPTION, _FIELD_NAME, _FIELD, _FOOTER = 256, 4096, 256, 1024, 2048
 _TOTAL = 6000
@@ -28,6 +33,7 @@ _COLOURS = {
     Severity.REPAIR: 0x2E9E5B,
     Severity.INFO: 0x5B7083,
 }
+_GOOD = _COLOURS[Severity.REPAIR]
 _MARKDOWN = re.compile(r"([\\*_~`|>#\[\]()<@]|:(?=//))")
 _VERBS: dict[Status | None, str] = {
     Status.SUCCEEDED: "put back",
@@ -40,22 +46,76 @@ _WORDS: dict[Status | None, str] = {
     Status.FAILED: "failed",
     Status.REFUSED: "refused",
 }
+_TOLD = (Status.FAILED, Status.REFUSED, Status.SUCCEEDED, Status.DRY_RUN)
+"""Outcomes that are told, the worst first."""
+
 _WITH_REASON = (Status.FAILED, Status.REFUSED)
 _ORDER = (Severity.CRITICAL, Severity.WARNING, Severity.REPAIR, Severity.INFO)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message for one channel."""
+    """One message for one channel; ``good`` says that what it tells is over."""
 
     severity: Severity
     title: str
     lines: tuple[str, ...]
     footer: str = ""
+    good: bool = False
 
     def text(self) -> str:
         """The message as plain text, for the log."""
         return "\n".join((self.title, *self.lines, self.footer)).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message that stands in Discord, and what of it is over, by incident (else ``""``)."""
+
+    message: Message
+    incidents: dict[str, str]
+
+    @property
+    def all_over(self) -> bool:
+        return all(self.incidents.values())
+
+    def with_over(self, marks: Mapping[str, str]) -> "Sent":
+        """After some of its incidents are over."""
+        known = {name: marks.get(name, mark) for name, mark in self.incidents.items()}
+        return Sent(self.message, known)
+
+    def current(self) -> Message:
+        """The message as it should stand now."""
+        marks = tuple(mark for mark in self.incidents.values() if mark)
+        if not marks:
+            return self.message
+        title = f"Over: {self.message.title}" if self.all_over else self.message.title
+        lines = (*self.message.lines, *_capped(list(marks), "zlh status"))
+        return replace(self.message, title=title, lines=lines, good=self.all_over)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "severity": self.message.severity.value,
+            "title": self.message.title,
+            "lines": list(self.message.lines),
+            "footer": self.message.footer,
+            "incidents": self.incidents,
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Sent | None":
+        """Reads a message, or ``None`` when it cannot be read."""
+        try:
+            message = Message(
+                Severity(value["severity"]),
+                str(value["title"]),
+                tuple(str(line) for line in value["lines"]),
+                str(value["footer"]),
+            )
+            incidents = {str(k): str(v) for k, v in value["incidents"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+        return Sent(message, incidents)
 
 
 def shorten(text: str, limit: int) -> str:
@@ -80,39 +140,64 @@ def payload(message: Message) -> dict[str, Any]:
     embed: dict[str, Any] = {
         "title": title,
         "description": description,
-        "color": _COLOURS[message.severity],
+        "color": _GOOD if message.good else _COLOURS[message.severity],
     }
     if footer:
         embed["footer"] = {"text": footer}
     return {"embeds": [embed], "allowed_mentions": {"parse": []}}
 
 
-def batch_message(result: BatchResult, *, run_id: str, requested_by: str) -> Message | None:
-    """The one message of a repair run, or ``None`` when there is nothing to tell."""
+def batch_message(
+    result: BatchResult, *, run_id: str, requested_by: str, now: float
+) -> Message | None:
+    """The one message of a repair run, or ``None`` when there is nothing to tell.
+
+    Args:
+        result: What the run did.
+        run_id: The run.
+        requested_by: ``controller`` or ``operator``.
+        now: Seconds since the epoch, for how long incidents lasted.
+    """
     news = [o for o in result.outcomes if o.status is not None and o.is_news]
-    if not news and not result.findings and not result.interrupted:
+    by_status = {s: [o for o in news if o.status is s] for s in _TOLD}
+    severities = [
+        *(f.severity for f in result.findings),
+        *(i.severity for i in (*result.due, *result.over)),
+        *(Severity.CRITICAL for o in news if o.escalated),
+        *(Severity.WARNING for _ in (*by_status[Status.REFUSED], *result.interrupted)),
+        *(Severity.REPAIR for o in news if o.status in (Status.SUCCEEDED, Status.DRY_RUN)),
+    ]
+    if not severities:
         return None
-    failed = [o for o in news if o.status is Status.FAILED]
-    refused = [o for o in news if o.status is Status.REFUSED]
-    done = [o for o in news if o.status is Status.SUCCEEDED]
-    would = [o for o in news if o.status is Status.DRY_RUN]
-    severities = [f.severity for f in result.findings]
-    if failed:
-        severities.append(Severity.CRITICAL)
-    if refused or result.interrupted:
-        severities.append(Severity.WARNING)
-    if done or would:
-        severities.append(Severity.REPAIR)
-    lines = [*_outcome_lines((*failed, *refused, *done, *would)), *_finding_lines(result.findings)]
+    lines = [
+        *_outcome_lines(tuple(o for s in _TOLD for o in by_status[s])),
+        *_finding_lines(result.findings),
+        *_capped(
+            [f"{still_text(i, now)}. {shorten(i.text, 300)}" for i in result.due], "zlh status"
+        ),
+        *_capped([over_text(i, now) for i in result.over], "zlh events"),
+    ]
     if result.interrupted:
         n = len(result.interrupted)
         lines.append(f"An earlier run ended in the middle of {n} repair(s); the ledger says which.")
+    nothing_else = not (news or result.findings or result.due or result.interrupted)
     return Message(
         severity=min(severities, key=_ORDER.index),
-        title=_title(failed, refused, done, would, result),
+        title=_title(by_status, result),
         lines=tuple(lines),
         footer=f"run {run_id[:8]} · {requested_by} · {result.seconds:.1f} s",
+        good=nothing_else,
     )
+
+
+def over_text(incident: Incident, now: float) -> str:
+    """``Over after 12 min: Server 5000: agent offline``."""
+    return f"Over after {times.words(now - incident.opened_at)}: {incident.title}"
+
+
+def still_text(incident: Incident, now: float) -> str:
+    """``Still open after 6 h: Server 5000: agent offline``."""
+    return f"Still open after {times.words(now - incident.opened_at)}: {incident.title}"
 
 
 def run_failed(*, job: str, run_id: str, error: str) -> Message:
@@ -125,43 +210,48 @@ def run_failed(*, job: str, run_id: str, error: str) -> Message:
     )
 
 
-def _title(
-    failed: list[RepairOutcome],
-    refused: list[RepairOutcome],
-    done: list[RepairOutcome],
-    would: list[RepairOutcome],
-    result: BatchResult,
-) -> str:
+def _title(by_status: dict[Status, list[RepairOutcome]], result: BatchResult) -> str:
     parts = [
-        _counted(failed, "Repair failed", "repairs failed"),
-        _counted(refused, "Repair refused", "repairs refused"),
-        _counted(done, "Repaired", "servers repaired"),
-        _counted(would, "Dry run: would repair", "servers would be repaired (dry run)"),
+        _counted(by_status[Status.FAILED], "Repair failed", "repairs failed"),
+        _counted(by_status[Status.REFUSED], "Repair refused", "repairs refused"),
+        _counted(by_status[Status.SUCCEEDED], "Repaired", "servers repaired"),
+        _counted(
+            by_status[Status.DRY_RUN],
+            "Dry run: would repair",
+            "servers would be repaired (dry run)",
+        ),
     ]
     told = [part for part in parts if part]
-    if len(result.findings) == 1:
-        told.append(result.findings[0].title)
-    elif result.findings:
-        told.append(f"{len(result.findings)} findings")
-    if not told:
-        told.append("An earlier repair was interrupted")
-    return "; ".join(told)
+    for one, many, titles in (
+        ("", "findings", [f.title for f in result.findings]),
+        ("Still open: ", "incidents still open", [i.title for i in result.due]),
+        ("Over: ", "incidents over", [i.title for i in result.over]),
+    ):
+        if len(titles) == 1:
+            told.append(f"{one}{titles[0]}")
+        elif titles:
+            told.append(f"{len(titles)} {many}")
+    return "; ".join(told) or "An earlier repair was interrupted"
 
 
 def _counted(outcomes: list[RepairOutcome], one: str, many: str) -> str:
     if not outcomes:
         return ""
-    return f"{one} server {outcomes[0].vmid}" if len(outcomes) == 1 else f"{len(outcomes)} {many}"
+    return f"{one} {_who(outcomes[0])}" if len(outcomes) == 1 else f"{len(outcomes)} {many}"
+
+
+def _who(outcome: RepairOutcome) -> str:
+    return f"server {outcome.vmid}" if outcome.vmid is not None else outcome.name
 
 
 def _outcome_lines(outcomes: tuple[RepairOutcome, ...]) -> list[str]:
     """A line for each of a few repairs; for many, a line for each thing that was done."""
     if len(outcomes) > _SINGLY:
-        groups: dict[tuple[str, str], list[int]] = {}
+        groups: dict[tuple[str, str], list[str]] = {}
         for outcome in outcomes:
             why = outcome.reason if outcome.status in _WITH_REASON else ""
             what = f"{outcome.action.value} {_WORDS.get(outcome.status, '')}".strip()
-            groups.setdefault((what, why), []).append(outcome.vmid)
+            groups.setdefault((what, why), []).append(outcome.name)
         lines = [_group_line(what, why, vmids) for (what, why), vmids in groups.items()]
     else:
         lines = [_outcome_line(outcome) for outcome in outcomes]
@@ -172,14 +262,14 @@ def _outcome_line(outcome: RepairOutcome) -> str:
     what = outcome.reason
     if outcome.changes:
         what = f"{_VERBS.get(outcome.status, '')} {'; '.join(outcome.changes)}".strip()
-    line = f"{outcome.vmid} {outcome.action.value}: {shorten(what, 300)}"
+    line = f"{outcome.name} {outcome.action.value}: {shorten(what, 300)}"
     if outcome.status in _WITH_REASON and outcome.changes and outcome.reason:
         line += f" - {shorten(outcome.reason, 300)}"
     return line
 
 
-def _group_line(what: str, why: str, vmids: list[int]) -> str:
-    named = ", ".join(str(vmid) for vmid in vmids[:_NAMED])
+def _group_line(what: str, why: str, vmids: list[str]) -> str:
+    named = ", ".join(vmids[:_NAMED])
     if len(vmids) > _NAMED:
         named += f" and {len(vmids) - _NAMED} more, see zlh events"
     servers = "1 server" if len(vmids) == 1 else f"{len(vmids)} servers"
@@ -194,6 +284,21 @@ def _capped(lines: list[str], see: str) -> list[str]:
 
 
 def _finding_lines(findings: tuple[Finding, ...]) -> list[str]:
+    """A line for each of a few findings; more than five of one kind become one line."""
     if len(findings) == 1:
         return [shorten(findings[0].text, 1500)]
-    return _capped([f"{f.title}: {shorten(f.text, 300)}" for f in findings], "zlh plan")
+    kinds: dict[str, list[Finding]] = {}
+    # The worst first: what is cut off at the end is the least.
+    for finding in sorted(findings, key=lambda f: _ORDER.index(f.severity)):
+        kinds.setdefault(finding.kind, []).append(finding)
+    lines = []
+    for kind, several in kinds.items():
+        if len(several) > _SINGLY:
+            names = [str(f.vmid) if f.vmid is not None else f.title for f in several]
+            named = ", ".join(names[:_NAMED])
+            more = len(names) - _NAMED
+            tail = f" and {more} more, see zlh status" if more > 0 else ""
+            lines.append(f"{len(several)} times {kind.replace('_', ' ')}: {named}{tail}")
+        else:
+            lines += [f"{f.title}: {shorten(f.text, 300)}" for f in several]
+    return _capped(lines, "zlh plan")

@@ -103,29 +103,59 @@ class Action(str, Enum):
     DNS_REPUBLISH = "dns_republish"
     EDGE_REPUBLISH = "edge_republish"
     VELOCITY_REREGISTER = "velocity_reregister"
+    CLEAR_STALE_OPERATION_LOCK = "clear_stale_operation_lock"
+    FAIL_STUCK_PROVISIONING = "fail_stuck_provisioning"
+    REVERT = "revert"
     VELOCITY_REPOINT = "velocity_repoint"
+    RESTART_AGENT = "restart_agent"
+    STOP_SUSPENDED_WORKLOAD = "stop_suspended_workload"
+    DELETE_CONTAINER = "delete_container"
+    RECREATE_CONTAINER = "recreate_container"
+    RESTORE_BACKUP = "restore_backup"
 
     @property
     def level(self) -> int:
+        """0 observes, 1 is idempotent, 2 touches a running workload, 3 destroys or replaces."""
         return _LEVELS[self]
+
+    @property
+    def built(self) -> bool:
+        """Whether any code carries it out; the others are names for what is escalated."""
+        return self in _BUILT
 
     @property
     def surfaces(self) -> tuple[Surface, ...]:
         """The surfaces that the action may write to."""
-        return _SURFACES[self]
+        return _SURFACES.get(self, ())
 
 
+EDGE_ACTIONS = frozenset({Action.DNS_REPUBLISH, Action.EDGE_REPUBLISH, Action.VELOCITY_REREGISTER})
+"""Actions that publish what the payloads ask for."""
+
+OPERATION_ACTIONS = frozenset({Action.CLEAR_STALE_OPERATION_LOCK, Action.FAIL_STUCK_PROVISIONING})
+"""Actions that close rows of work that is provably dead."""
+
+_BUILT = EDGE_ACTIONS | OPERATION_ACTIONS | {Action.REVERT, Action.STOP_SUSPENDED_WORKLOAD}
 _LEVELS = {
     Action.DNS_REPUBLISH: 1,
     Action.EDGE_REPUBLISH: 1,
     Action.VELOCITY_REREGISTER: 1,
+    Action.CLEAR_STALE_OPERATION_LOCK: 1,
+    Action.FAIL_STUCK_PROVISIONING: 1,
+    Action.REVERT: 1,
     Action.VELOCITY_REPOINT: 2,
+    Action.RESTART_AGENT: 2,
+    Action.STOP_SUSPENDED_WORKLOAD: 2,
+    Action.DELETE_CONTAINER: 3,
+    Action.RECREATE_CONTAINER: 3,
+    Action.RESTORE_BACKUP: 3,
 }
 _SURFACES = {
     Action.DNS_REPUBLISH: DNS_SURFACES,
     Action.EDGE_REPUBLISH: (*DNS_SURFACES, Surface.VELOCITY),
     Action.VELOCITY_REREGISTER: (Surface.VELOCITY,),
     Action.VELOCITY_REPOINT: (Surface.VELOCITY,),
+    Action.REVERT: DNS_SURFACES,
 }
 
 

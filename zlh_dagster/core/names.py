@@ -135,7 +135,16 @@ def container_address(ip: object) -> str:
         address = ipaddress.ip_address(ip.strip())
     except ValueError as error:
         raise InvalidServer(f"ip: {ip!r:.60} is not an IP address") from error
-    if address.is_unspecified or address.is_multicast or address == _BROADCAST:
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            raise InvalidServer(f"ip: {ip!r:.60} has a zone index, which means nothing elsewhere")
+        address = address.ipv4_mapped or address
+    if (
+        address.is_unspecified
+        or address.is_multicast
+        or address.is_link_local
+        or address == _BROADCAST
+    ):
         raise InvalidServer(f"ip: {ip!r:.60} is not an address of one host")
     return str(address)
 
@@ -146,9 +155,12 @@ def canonical_address(text: str) -> str:
     Java prints IPv6 addresses without abbreviation, so a proxy's spelling is not ours.
     """
     try:
-        return str(ipaddress.ip_address(text.strip()))
+        address = ipaddress.ip_address(text.strip())
     except ValueError:
         return text.strip().lower()
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id is None:
+        address = address.ipv4_mapped or address
+    return str(address)
 
 
 def backend_content(address: str, port: int) -> str:

@@ -1,4 +1,4 @@
-"""From drift to decision: what is repaired, what is told, what is left alone."""
+"""From drift of the edge to decision: what is repaired, what is told, what is left alone."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,11 +7,38 @@ import numpy as np
 import pandas as pd
 
 from zlh_dagster.core.changes import fixable, why_left_alone
-from zlh_dagster.core.model import DNS_SURFACES, Action, DriftKind, Surface, rows_of
-from zlh_dagster.core.repair import Decisions, Finding, RepairRequest, Severity
+from zlh_dagster.core.holds import NOTHING_HELD, Holds
+from zlh_dagster.core.model import (
+    DNS_SURFACES,
+    OPERATION_ACTIONS,
+    Action,
+    DriftKind,
+    Surface,
+    rows_of,
+)
+from zlh_dagster.core.repair import Decisions, Finding, Refusal, RepairRequest
+from zlh_dagster.core.rules import RULES, Kind
 
 NAMED_IN_A_MESSAGE = 10
 """How many names a finding lists before it only counts."""
+
+PAYLOADS = "persisted_payloads"
+CONTAINERS, AGENTS, OPERATIONS = "containers", "agents", "operations"
+SOURCE_OF = {
+    Surface.CLOUDFLARE: "cloudflare_records",
+    Surface.TECHNITIUM: "technitium_records",
+    Surface.VELOCITY: "velocity_backends",
+}
+"""The observed asset of each surface."""
+
+SOURCES = (PAYLOADS, *SOURCE_OF.values(), CONTAINERS, AGENTS, OPERATIONS)
+"""Every source that a tick reads."""
+
+_KINDS = {
+    DriftKind.DUPLICATE: Kind.DUPLICATE,
+    DriftKind.CONFLICT: Kind.CONFLICT,
+    DriftKind.WRONG: Kind.BACKEND_ELSEWHERE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +56,9 @@ def decide(
     invalid: pd.DataFrame,
     desired: pd.DataFrame,
     config: PolicyConfig,
+    holds: Holds = NOTHING_HELD,
 ) -> Decisions:
-    """Applies the policy to one tick.
+    """Applies the policy to the edge at one tick.
 
     Args:
         drift: Frame with ``DRIFT_COLUMNS`` without orphans.
@@ -38,6 +66,7 @@ def decide(
         invalid: Servers whose rows could not be used: ``vmid, reason``.
         desired: What was compared, for the size of the fleet on each surface.
         config: Limits.
+        holds: Pauses, breakers, and what the operator has approved.
 
     Returns:
         At most one repair for each server, and the findings that are told instead.
@@ -54,27 +83,61 @@ def decide(
     findings = [*_escalations(other), *_orphan_reports(orphans), *_invalid_reports(invalid)]
     for surface in DNS_SURFACES:
         mass = _mass_drift(surface, mendable, desired, config)
-        if mass is not None:
+        if mass is not None and mass.incident not in holds.approved:
             findings.append(mass)
             mendable = mendable[mendable["surface"] != surface.value]
-    requests, reasons = _repairs(mendable)
+    closed = {s: why for s in Surface if (why := holds.surface(s)) is not None}
+    on_closed = mendable["surface"].isin([surface.value for surface in closed])
+    kept_back = [
+        (request, closed[surface])
+        for surface in closed
+        for request in _repairs(mendable[mendable["surface"] == surface.value])
+    ]
+    repairs = []
+    for request in _repairs(mendable[~on_closed]):
+        refusal = holds.server(request.vmid)
+        if refusal is None:
+            repairs.append(request)
+        else:
+            kept_back.append((request, refusal))
     return Decisions(
-        repairs=tuple(requests),
+        repairs=tuple(repairs),
         findings=tuple(findings),
+        kept_back=tuple(kept_back),
         held=len(drift) - len(free),
-        reasons=reasons,
     )
 
 
-def _repairs(mendable: pd.DataFrame) -> tuple[list[RepairRequest], dict[int, str]]:
-    requests, reasons = [], {}
+def sources_of(request: RepairRequest) -> tuple[str, ...]:
+    """Sources that must be seen before what was told of a request can be over."""
+    if request.action in OPERATION_ACTIONS:
+        return (OPERATIONS,)
+    if request.action is Action.STOP_SUSPENDED_WORKLOAD:
+        return (CONTAINERS, PAYLOADS)
+    return (*(SOURCE_OF[surface] for surface in request.covers), PAYLOADS)
+
+
+def kept_back(
+    requests: Iterable[RepairRequest], holds: Holds
+) -> tuple[list[RepairRequest], list[tuple[RepairRequest, Refusal]]]:
+    """Splits requests into those to ask for and those that a pause or breaker keeps back."""
+    free, kept = [], []
+    for request in requests:
+        refusal = holds.server(request.vmid)
+        if refusal is None:
+            free.append(request)
+        else:
+            kept.append((request, refusal))
+    return free, kept
+
+
+def _repairs(mendable: pd.DataFrame) -> list[RepairRequest]:
+    requests = []
     for vmid, rows in mendable.groupby("vmid", sort=True):
         surfaces = tuple(sorted({Surface(s) for s in rows["surface"]}, key=lambda s: s.value))
-        number = int(str(vmid))
-        requests.append(RepairRequest(number, action_for(surfaces), surfaces))
-        what = rows["surface"] + " " + rows["type"] + " " + rows["kind"]
-        reasons[number] = ", ".join(what)
-    return requests, reasons
+        what = ", ".join(rows["surface"] + " " + rows["type"] + " " + rows["kind"])
+        requests.append(RepairRequest(int(str(vmid)), action_for(surfaces), surfaces, reason=what))
+    return requests
 
 
 def action_for(surfaces: Iterable[Surface]) -> Action:
@@ -90,17 +153,18 @@ def action_for(surfaces: Iterable[Surface]) -> Action:
 def _escalations(rows: pd.DataFrame) -> Iterable[Finding]:
     for row in rows_of(rows):
         surface, kind = Surface(row["surface"]), DriftKind(row["kind"])
+        rule = RULES[_KINDS[kind]]
         vmid = int(row["vmid"])
-        repoint = surface is Surface.VELOCITY and kind is DriftKind.WRONG
         yield Finding(
-            incident=f"{kind.value}:{surface.value}:{vmid}:{row['type']}",
-            severity=Severity.WARNING,
+            incident=f"{rule.kind.value}:{surface.value}:{vmid}:{row['type']}",
+            severity=rule.message,
             title=f"Server {vmid}: {surface.value} {kind.value}",
             text=why_left_alone(surface, kind, row["name"], row["type"])
             + f". Wanted {row['wanted']}, found {_or_nothing(row['found'])}.",
-            action=Action.VELOCITY_REPOINT if repoint else Action.DNS_REPUBLISH,
+            action=rule.action,
             vmid=vmid,
             surface=surface,
+            sources=(SOURCE_OF[surface], PAYLOADS),
         )
 
 
@@ -108,22 +172,24 @@ def _orphan_reports(orphans: pd.DataFrame) -> Iterable[Finding]:
     for surface, rows in orphans.groupby("surface", sort=True):
         names = (rows["type"] + " " + rows["name"]).tolist()
         yield Finding(
-            incident=f"orphan:{surface}",
-            severity=Severity.INFO,
+            incident=f"{Kind.ORPHAN.value}:{surface}",
+            severity=RULES[Kind.ORPHAN].message,
             title=f"{surface}: {len(names)} without a server",
             text=f"{_listed(names)}. Reported only: this controller deletes nothing.",
             surface=Surface(str(surface)),
+            sources=(SOURCE_OF[Surface(str(surface))], PAYLOADS),
         )
 
 
 def _invalid_reports(invalid: pd.DataFrame) -> Iterable[Finding]:
     for row in rows_of(invalid):
         yield Finding(
-            incident=f"invalid:{row['vmid']}",
-            severity=Severity.WARNING,
+            incident=f"{Kind.INVALID.value}:{row['vmid']}",
+            severity=RULES[Kind.INVALID].message,
             title=f"Server {row['vmid']}: its row cannot be used",
             text=f"{row['reason']}. It is not watched until the platform's row is mended.",
             vmid=int(row["vmid"]),
+            sources=(PAYLOADS,),
         )
 
 
@@ -135,19 +201,21 @@ def _mass_drift(
     fleet = desired.loc[on_surface, "vmid"].nunique()
     if drifting <= config.mass_drift_min or drifting <= config.mass_drift_fraction * fleet:
         return None
+    rule = RULES[Kind.MASS_DRIFT]
+    incident = f"{rule.kind.value}:{surface.value}"
     return Finding(
-        incident=f"mass_drift:{surface.value}",
-        severity=Severity.CRITICAL,
+        incident=incident,
+        severity=rule.message,
         title=f"{surface.value}: {drifting} of {fleet} servers drift, nothing was repaired",
         text=(
             f"That is {100 * drifting / fleet:.0f} %, above the limits of"
             f" {100 * config.mass_drift_fraction:.0f} % and {config.mass_drift_min} servers"
             " (ZLH_MASS_DRIFT_FRACTION, ZLH_MASS_DRIFT_MIN). Look whether the zone itself is"
-            f" right. If it is, repair one server first: zlh repair"
-            f" {Action.DNS_REPUBLISH.value} --vmid N --live"
+            f" right. If it is, let the loop put everything back once: zlh approve {incident}"
         ),
-        action=Action.DNS_REPUBLISH,
+        action=rule.action,
         surface=surface,
+        sources=(SOURCE_OF[surface], PAYLOADS),
     )
 
 

@@ -10,7 +10,9 @@ _PATTERNS = (
     re.compile(r"(?i)(/api/(?:v\d+/)?webhooks/)[^\s\"'<>)]+"),
     re.compile(r"(?i)(\bbearer\s+)[^\s\"',;<>)]+"),
     re.compile(r"(?i)(\bPVEAPIToken=)[^\s\"',;<>)]+"),
-    re.compile(r"(?i)(\b(?:token|secret|password|passwd|api_key)\s*[=:]\s*)[^\s\"',;&<>)]+"),
+    re.compile(
+        r"(?i)(\b(?:token|secret|password|passwd|api_key)[\"']?\s*[=:]\s*[\"']?)[^\s\"',;&<>)]+"
+    ),
     # Only from the beginning of a word: a long one would otherwise cost the square of its length.
     re.compile(r"(?i)(?<![a-z0-9+.-])([a-z0-9+.-]+://[^\s:/@]*:)[^\s@/]+(?=@)"),
 )

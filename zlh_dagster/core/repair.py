@@ -1,10 +1,14 @@
 """Repairs as values: what was asked for and what came of it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from zlh_dagster.core.model import Action, Surface
+from zlh_dagster.core.rules import Severity
+
+BREAKER_OPEN = "breaker_open"
+"""Code of a refusal by a breaker."""
 
 
 class Status(str, Enum):
@@ -18,13 +22,15 @@ class Status(str, Enum):
     INTERRUPTED = "interrupted"
 
 
-class Severity(str, Enum):
-    """Which channel a message goes to."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a repair was not carried out: a code for programs, a sentence for people."""
 
-    CRITICAL = "critical"
-    WARNING = "warning"
-    REPAIR = "repair"
-    INFO = "info"
+    code: str
+    message: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"code": self.code, "message": self.message}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +38,13 @@ class Finding:
     """Something that is not repaired but told: recorded and reported once as an incident.
 
     Attributes:
-        incident: Stable name of the incident, the same at every tick while it lasts.
+        incident: Stable name of the incident, the same at every tick while it lasts; begins with
+            its kind.
         severity: Channel of the message.
         title: A few words.
         text: What was found, why nothing was done, what the operator can do.
-        action: The repair that was refused, where there is one.
+        action: The repair that was refused or is recommended, where there is one.
+        sources: Sources that must be seen before the incident can be taken for over.
     """
 
     incident: str
@@ -46,6 +54,12 @@ class Finding:
     action: Action | None = None
     vmid: int | None = None
     surface: Surface | None = None
+    sources: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """What the incident is about, for grouping."""
+        return self.incident.partition(":")[0]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -56,6 +70,7 @@ class Finding:
             "action": self.action.value if self.action else None,
             "vmid": self.vmid,
             "surface": self.surface.value if self.surface else None,
+            "sources": list(self.sources),
         }
 
     @staticmethod
@@ -69,31 +84,53 @@ class Finding:
             action=Action(action) if action else None,
             vmid=value.get("vmid"),
             surface=Surface(surface) if surface else None,
+            sources=tuple(value.get("sources") or ()),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class RepairRequest:
-    """One repair of one server; without ``surfaces``, all that the action covers and are on."""
+    """One repair.
 
-    vmid: int
+    Attributes:
+        vmid: The server; null only for an operation that never got a VMID.
+        action: What to do.
+        surfaces: Where; all that the action covers when null.
+        target: Identifier of the operation, or of the ledger row to revert, where the action has
+            one.
+        reason: Why it is asked for, for the ledger.
+    """
+
+    vmid: int | None
     action: Action
     surfaces: tuple[Surface, ...] | None = None
+    target: str | None = None
+    reason: str = ""
+
+    @property
+    def subject(self) -> str:
+        """What the repair is about: an operation or ledger row, else a server."""
+        return self.target or str(self.vmid)
 
     @property
     def dry_run_incident(self) -> str:
         """Name under which a dry run is told once."""
-        return f"dry_run:{self.vmid}:{self.action.value}"
+        return f"dry_run:{self.subject}:{self.action.value}"
 
     @property
     def refusal_incident(self) -> str:
         """Name under which a refusal is told once."""
-        return f"refused:{self.vmid}:{self.action.value}"
+        return f"refused:{self.subject}:{self.action.value}"
 
     @property
-    def incidents(self) -> tuple[str, str]:
+    def failure_incident(self) -> str:
+        """Name under which failures are told once while they last."""
+        return f"failed:{self.subject}:{self.action.value}"
+
+    @property
+    def incidents(self) -> tuple[str, ...]:
         """All names that this request can open."""
-        return (self.dry_run_incident, self.refusal_incident)
+        return (self.dry_run_incident, self.refusal_incident, self.failure_incident)
 
     @property
     def covers(self) -> tuple[Surface, ...]:
@@ -105,94 +142,83 @@ class RepairRequest:
 
 @dataclass(frozen=True, slots=True)
 class RepairOutcome:
-    """What came of one request; ``event_id`` names its ledger row where one was written."""
+    """What came of one request; ``event_id`` names its ledger row where one was written.
 
-    vmid: int
-    action: Action
+    Attributes:
+        code: Why it was refused or failed, for programs.
+        incident: The incident that this outcome opens, where it does.
+        is_news: Whether it is told: what repeats within a lasting incident is not.
+    """
+
+    request: RepairRequest
     status: Status | None
     reason: str
     changes: tuple[str, ...] = ()
     event_id: str | None = None
+    code: str = ""
+    incident: str | None = None
     is_news: bool = True
-    """Whether it is told: a repeated refusal of a lasting incident is not."""
+
+    @property
+    def vmid(self) -> int | None:
+        return self.request.vmid
+
+    @property
+    def action(self) -> Action:
+        return self.request.action
+
+    @property
+    def name(self) -> str:
+        """What it is about, for people: the server, else the operation."""
+        return str(self.vmid) if self.vmid is not None else f"operation {self.request.subject}"
+
+    @property
+    def escalated(self) -> bool:
+        """Whether it failed or a breaker refused it: the operator is called, not only told."""
+        return self.status is Status.FAILED or self.code == BREAKER_OPEN
 
     def to_json(self) -> dict[str, Any]:
         return {
             "vmid": self.vmid,
             "action": self.action.value,
+            "target": self.request.target,
             "status": self.status.value if self.status else None,
             "reason": self.reason,
             "changes": list(self.changes),
             "event_id": self.event_id,
+            "code": self.code,
+            "incident": self.incident,
             "is_news": self.is_news,
         }
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "RepairOutcome":
         return RepairOutcome(
-            vmid=value["vmid"],
-            action=Action(value["action"]),
+            request=RepairRequest(
+                value["vmid"], Action(value["action"]), target=value.get("target")
+            ),
             status=Status(value["status"]) if value["status"] else None,
             reason=value["reason"],
             changes=tuple(value["changes"]),
             event_id=value["event_id"],
+            code=value.get("code", ""),
+            incident=value.get("incident"),
             is_news=value["is_news"],
         )
 
 
 @dataclass(frozen=True, slots=True)
-class BatchResult:
-    """What one repair run did.
+class Decisions:
+    """What the policy makes of one tick.
 
     Attributes:
-        outcomes: One for each request, in order.
-        findings: What was newly recorded without repair.
-        interrupted: Ledger rows of earlier runs that this one had to close.
-        live: Whether writes were allowed.
-        seconds: From the start of the batch to the last verification.
-        writes: Calls made to write to the edge.
+        repairs: What to ask for.
+        findings: What to tell.
+        kept_back: What a pause or an open breaker keeps from being asked for, and why.
+        held: Drifts of servers that are guarded (suspended, in maintenance, …).
     """
-
-    outcomes: tuple[RepairOutcome, ...] = ()
-    findings: tuple[Finding, ...] = ()
-    interrupted: tuple[str, ...] = ()
-    live: bool = False
-    seconds: float = 0.0
-    writes: int = 0
-
-    def with_status(self, status: Status) -> tuple[RepairOutcome, ...]:
-        return tuple(o for o in self.outcomes if o.status is status)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "outcomes": [o.to_json() for o in self.outcomes],
-            "findings": [f.to_json() for f in self.findings],
-            "interrupted": list(self.interrupted),
-            "live": self.live,
-            "seconds": self.seconds,
-            "writes": self.writes,
-        }
-
-    @staticmethod
-    def from_json(value: dict[str, Any]) -> "BatchResult":
-        return BatchResult(
-            outcomes=tuple(RepairOutcome.from_json(o) for o in value["outcomes"]),
-            findings=tuple(Finding.from_json(f) for f in value["findings"]),
-            interrupted=tuple(value["interrupted"]),
-            live=value["live"],
-            seconds=value["seconds"],
-            writes=value["writes"],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Decisions:
-    """What the policy makes of one tick."""
 
     repairs: tuple[RepairRequest, ...] = ()
     findings: tuple[Finding, ...] = ()
+    kept_back: tuple[tuple[RepairRequest, Refusal], ...] = ()
     held: int = 0
-    """Drifts of servers that are guarded (suspended, in maintenance, …)."""
-
-    reasons: dict[int, str] = field(default_factory=dict)
-    """Why each repair is asked for, by VMID."""

@@ -10,11 +10,15 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.launch import REPAIR_RUN_FAILED
-from zlh_dagster.core.messages import Message, batch_message, run_failed
-from zlh_dagster.core.repair import BatchResult
+from zlh_dagster.core.messages import run_failed
+from zlh_dagster.core.result import BatchResult
+from zlh_dagster.core.rules import Severity
+from zlh_dagster.resources.batch import CONTROLLER
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
+from zlh_dagster.resources.teller import tell
 
 TOLD_TAG = "zlh/told"
 RESULT = "result"
@@ -35,8 +39,9 @@ def claim(instance: dg.DagsterInstance, run_id: str) -> bool:
 
 def is_news(services: Services, incident: str, title: str) -> bool:
     """Whether an incident was not open; what fails every minute is told once while it lasts."""
+    opened = Incident(incident, Severity.CRITICAL, title, opened_at=time.time())
     try:
-        return services.incidents.open(incident, now=time.time(), detail={"title": title})
+        return services.incidents.open(opened)
     except RedisUnavailable:
         return True
 
@@ -50,11 +55,11 @@ def repaired_hook(services_key: str = "services") -> dg.HookDefinition:
 
     @dg.success_hook(name="discord_repaired", required_resource_keys={services_key})
     def discord_repaired(context: dg.HookContext) -> None:
-        def message() -> Message | None:
+        def told() -> None:
             value = dict(context.op_output_values[RESULT])
-            return _batch_message(context, BatchResult.from_json(value))
+            _tell_batch(context, services_key, BatchResult.from_json(value))
 
-        _tell(context, services_key, message)
+        _safely(context, told)
 
     return discord_repaired
 
@@ -68,37 +73,43 @@ def failed_hook(services_key: str = "services") -> dg.HookDefinition:
 
     @dg.failure_hook(name="discord_failed", required_resource_keys={services_key})
     def discord_failed(context: dg.HookContext) -> None:
-        def message() -> Message | None:
+        def told() -> None:
             error = context.op_exception
             if isinstance(error, dg.Failure) and RESULT in error.metadata:
                 value = json.loads(str(error.metadata[RESULT].value))
-                return _batch_message(context, BatchResult.from_json(value))
+                _tell_batch(context, services_key, BatchResult.from_json(value))
+                return
             text = str(error) if error else ""
             services: Services = getattr(context.resources, services_key)
-            if not is_news(services, REPAIR_RUN_FAILED, f"{context.job_name} fails"):
-                # What is not told here on purpose is not told by the sensor either.
-                claim(context.instance, context.run_id)
-                return None
-            return run_failed(job=context.job_name, run_id=context.run_id, error=text)
+            news = _by_hand(context) or is_news(
+                services, REPAIR_RUN_FAILED, f"{context.job_name} fails"
+            )
+            # What is not told here on purpose is not told by the sensor either.
+            if claim(context.instance, context.run_id) and news:
+                message = run_failed(job=context.job_name, run_id=context.run_id, error=text)
+                services.discord.send(message)
 
-        _tell(context, services_key, message)
+        _safely(context, told)
 
     return discord_failed
 
 
-def _batch_message(context: dg.HookContext, result: BatchResult) -> Message | None:
-    config = context.op_config or {}
-    requested_by = str(config.get("requested_by", "operator"))
-    return batch_message(result, run_id=context.run_id, requested_by=requested_by)
+def _by_hand(context: dg.HookContext) -> bool:
+    """Whether the operator asked for the run: what fails then says nothing of the loop."""
+    run = context.instance.get_run_by_id(context.run_id)
+    return run is None or run.tags.get(REQUESTED_BY_TAG) != CONTROLLER
 
 
-def _tell(context: dg.HookContext, services_key: str, make: Callable[[], Message | None]) -> None:
-    """Sends at most one message for the run; a failure to do so stays in the log."""
-    try:
-        message = make()
-        if message is None or not claim(context.instance, context.run_id):
-            return
+def _tell_batch(context: dg.HookContext, services_key: str, result: BatchResult) -> None:
+    if claim(context.instance, context.run_id):
         services: Services = getattr(context.resources, services_key)
-        services.discord.send(message)
+        requested_by = str((context.op_config or {}).get("requested_by", "operator"))
+        tell(services, result, run_id=context.run_id, requested_by=requested_by)
+
+
+def _safely(context: dg.HookContext, told: Callable[[], None]) -> None:
+    """A failure to tell stays in the log."""
+    try:
+        told()
     except Exception as error:  # noqa: BLE001 - a notification never fails a repair
         context.log.error(f"Discord was not told: {type(error).__name__}")

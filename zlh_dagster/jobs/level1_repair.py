@@ -7,15 +7,17 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from zlh_dagster.core.model import Action, Surface
-from zlh_dagster.core.repair import Finding, RepairRequest, Status
+from zlh_dagster.assets.drift import DRIFT
+from zlh_dagster.core.launch import Launch
+from zlh_dagster.core.model import EDGE_ACTIONS, Action, Surface
+from zlh_dagster.core.repair import Finding, RepairOutcome, RepairRequest, Status
 from zlh_dagster.hooks.discord import RESULT, failed_hook, repaired_hook
 from zlh_dagster.resources import batch_run
+from zlh_dagster.resources.batch import CONTROLLER, OPERATOR, Batch
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.lease import LeaseHeld, LeaseKeeper
 from zlh_dagster.resources.ledger import Fenced
 from zlh_dagster.resources.redis import RedisUnavailable
-from zlh_dagster.resources.repairer import CONTROLLER, OPERATOR
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import SettingsError
 
@@ -29,11 +31,12 @@ _TOLD = (RedisUnavailable, DatabaseError, Fenced, SettingsError)
 
 
 class RepairItem(dg.Config):
-    """One repair of one server."""
+    """One repair: of a server, of one of its operations, or of a ledger row (`target`)."""
 
-    vmid: int
+    vmid: int | None = None
     action: str
     surfaces: list[str] = Field(default_factory=list)
+    target: str | None = None
     reason: str = ""
 
 
@@ -47,15 +50,23 @@ class FindingItem(dg.Config):
     action: str | None = None
     vmid: int | None = None
     surface: str | None = None
+    sources: list[str] = Field(default_factory=list)
 
 
 class RepairConfig(dg.Config):
-    """What to repair; `live` false records what would be done."""
+    """What to repair; `live` false records what would be done.
+
+    What the controller adds: findings to tell, incidents to remind of (`due`) and those that are
+    over, and when it decided (seconds since the epoch).
+    """
 
     repairs: list[RepairItem] = Field(default_factory=list)
     findings: list[FindingItem] = Field(default_factory=list)
+    due: list[str] = Field(default_factory=list)
+    over: list[str] = Field(default_factory=list)
     requested_by: str = OPERATOR
     live: bool = False
+    decided_at: float | None = None
 
 
 @dg.resource(description="Gives the lease back at the end of the run, however it ends.")
@@ -105,20 +116,22 @@ def repair_batch(
     held: bool,
     services: dg.ResourceParam[Services],
     lease: dg.ResourceParam[LeaseKeeper],
-) -> dict[str, Any]:
+) -> Iterator[Any]:
     """Carries out the batch; fails when a repair failed, after all of them were tried."""
     repairs = _requests(config)
     try:
-        result = batch_run.run_batch(
-            services,
-            lease.lease,
+        batch = Batch(
             repairs=repairs,
             findings=tuple(Finding.from_json(item.model_dump()) for item in config.findings),
-            reasons={item.vmid: item.reason for item in config.repairs if item.reason},
             requested_by=config.requested_by,
             run_id=context.run_id,
-            live=config.live,
+            live=batch_run.may_write(services, live=config.live, requested_by=config.requested_by),
+            fencing_token=lease.lease.fence,
+            decided_at=config.decided_at,
+            due=tuple(config.due),
+            over=tuple(config.over),
         )
+        result = batch_run.run_batch(services, lease.lease, batch)
     except _TOLD as error:
         raise _failure(services, error) from None
     finally:
@@ -127,26 +140,25 @@ def repair_batch(
     for outcome in result.outcomes:
         status = outcome.status.value if outcome.status else "in step"
         what = "; ".join((*outcome.changes, outcome.reason)).strip("; ")
-        context.log.info(f"{outcome.vmid} {outcome.action.value}: {status}: {what}")
+        context.log.info(f"{outcome.name} {outcome.action.value}: {status}: {what}")
+        if outcome.escalated:
+            yield _escalation(services, outcome)
     failed = result.with_status(Status.FAILED)
     value = result.to_json()
     if failed:
         raise dg.Failure(
             description=f"{len(failed)} of {len(result.outcomes)} repairs failed:"
-            f" {failed[0].vmid} {failed[0].reason}",
+            f" {failed[0].name} {failed[0].reason}",
             metadata={RESULT: dg.MetadataValue.text(json.dumps(value))},
             allow_retries=False,
         )
-    context.add_output_metadata(
-        {
-            **{status.value: len(result.with_status(status)) for status in Status},
-            "findings": len(result.findings),
-            "writes": result.writes,
-            "seconds": result.seconds,
-        },
-        output_name=RESULT,
-    )
-    return value
+    numbers = {
+        **{status.value: len(result.with_status(status)) for status in Status},
+        "findings": len(result.findings),
+        "writes": result.writes,
+        "seconds": result.seconds,
+    }
+    yield dg.Output(value, RESULT, metadata=numbers)
 
 
 @dg.job(
@@ -162,13 +174,7 @@ def level1_repair() -> None:
     repair_batch.alias(LEVEL1_REPAIR).with_hooks({repaired_hook()})(held)
 
 
-def run_config(
-    *,
-    repairs: tuple[RepairRequest, ...],
-    findings: tuple[Finding, ...],
-    reasons: dict[int, str],
-    live: bool,
-) -> dict[str, Any]:
+def run_config(launch: Launch, *, live: bool, decided_at: float) -> dict[str, Any]:
     """The run config of a batch that the controller asks for."""
     config = {
         "repairs": [
@@ -176,15 +182,34 @@ def run_config(
                 "vmid": request.vmid,
                 "action": request.action.value,
                 "surfaces": [surface.value for surface in request.surfaces or ()],
-                "reason": reasons.get(request.vmid, ""),
+                "target": request.target,
+                "reason": request.reason,
             }
-            for request in repairs
+            for request in launch.repairs
         ],
-        "findings": [finding.to_json() for finding in findings],
+        "findings": [finding.to_json() for finding in launch.findings],
+        "due": list(launch.incidents.due),
+        "over": list(launch.incidents.over),
         "requested_by": CONTROLLER,
         "live": live,
+        "decided_at": decided_at,
     }
     return {"ops": {LEVEL1_REPAIR: {"config": config}}}
+
+
+def _escalation(services: Services, outcome: RepairOutcome) -> dg.AssetObservation:
+    """The event of a repair that failed or that a breaker refused."""
+    return dg.AssetObservation(
+        asset_key=DRIFT,
+        description=f"escalated: {outcome.name} {outcome.action.value}",
+        metadata={
+            "escalation": outcome.code,
+            "vmid": outcome.vmid if outcome.vmid is not None else -1,
+            "action": outcome.action.value,
+            "reason": services.redactor.text(outcome.reason) or "-",
+            "ledger_row": outcome.event_id or "-",
+        },
+    )
 
 
 def _requests(config: RepairConfig) -> tuple[RepairRequest, ...]:
@@ -195,18 +220,24 @@ def _requests(config: RepairConfig) -> tuple[RepairRequest, ...]:
     """
     if config.requested_by not in (OPERATOR, CONTROLLER):
         raise _bad(f"requested_by: {config.requested_by!r} is not {OPERATOR} or {CONTROLLER}")
-    requests: dict[int, RepairRequest] = {}
+    requests: dict[tuple[str, bool], RepairRequest] = {}
     for item in config.repairs:
         if item.action not in [action.value for action in Action]:
-            known = ", ".join(action.value for action in Action)
+            known = ", ".join(action.value for action in Action if action.built)
             raise _bad(f"repairs: {item.action!r} is not an action; known are {known}")
         unknown = set(item.surfaces) - {surface.value for surface in Surface}
         if unknown:
             raise _bad(f"repairs: {sorted(unknown)[0]!r} is not a surface")
-        if item.vmid in requests:
-            raise _bad(f"repairs: server {item.vmid} is named twice; name it once")
+        if item.vmid is None and not item.target:
+            raise _bad(f"repairs: {item.action} names neither a vmid nor a target")
         surfaces = tuple(Surface(name) for name in item.surfaces) or None
-        requests[item.vmid] = RepairRequest(item.vmid, Action(item.action), surfaces)
+        request = RepairRequest(
+            item.vmid, Action(item.action), surfaces, target=item.target, reason=item.reason
+        )
+        key = (request.subject, request.action in EDGE_ACTIONS)
+        if key in requests:
+            raise _bad(f"repairs: {request.subject} is named twice; name it once")
+        requests[key] = request
     return tuple(requests.values())
 
 

@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from zlh_dagster.resources.observe import DESIRED_EDGE, PERSISTED_PAYLOADS, SOURCE_OF
+from zlh_dagster.core.policy import SOURCES
+from zlh_dagster.resources.observe import DESIRED_EDGE
 
 OBSERVE = "observe"
 MAX_RUNTIME_SECONDS = 150
@@ -16,7 +17,7 @@ UNFINISHED = [
 
 observe = dg.define_asset_job(
     OBSERVE,
-    selection=dg.AssetSelection.assets(PERSISTED_PAYLOADS, DESIRED_EDGE, *SOURCE_OF.values()),
+    selection=dg.AssetSelection.assets(DESIRED_EDGE, *SOURCES),
     description="Observes desired state and edge once, in one process, and changes nothing.",
     executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(MAX_RUNTIME_SECONDS)},

@@ -1,10 +1,31 @@
-"""One repair run: the lease, then the batch."""
+"""One run of the repair job: the lease, then the batch under it."""
 
-from zlh_dagster.core.repair import BatchResult, Finding, RepairRequest
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from zlh_dagster.core.incidents import Incident
+from zlh_dagster.core.launch import REPAIR_RUN_FAILED
+from zlh_dagster.core.model import EDGE_ACTIONS, OPERATION_ACTIONS, Action
+from zlh_dagster.core.repair import Refusal, RepairOutcome, RepairRequest, Status
+from zlh_dagster.core.result import BatchResult
+from zlh_dagster.resources.batch import OPERATOR, Batch, Recorder
+from zlh_dagster.resources.database import DatabaseError
+from zlh_dagster.resources.edge_repairs import EdgeRepairs
+from zlh_dagster.resources.http import EdgeError
 from zlh_dagster.resources.lease import Lease, acquire
+from zlh_dagster.resources.ledger import Fenced
+from zlh_dagster.resources.operation_repairs import OperationRepairs
+from zlh_dagster.resources.preconditions import Checks
 from zlh_dagster.resources.publisher import EdgePublisher
-from zlh_dagster.resources.repairer import OPERATOR, Batch, Repairer
+from zlh_dagster.resources.redis import RedisUnavailable
+from zlh_dagster.resources.reverts import Reverts
 from zlh_dagster.resources.services import Services
+from zlh_dagster.resources.workload_repairs import WorkloadRepairs
+
+_OVER = (Status.SUCCEEDED, None)
+_ENDS_THE_BATCH = (DatabaseError, Fenced, RedisUnavailable)
+_log = logging.getLogger(__name__)
 
 
 def take_lease(services: Services, *, run_id: str) -> Lease:
@@ -23,43 +44,145 @@ def take_lease(services: Services, *, run_id: str) -> Lease:
     )
 
 
-def run_batch(
-    services: Services,
-    lease: Lease,
-    *,
-    repairs: tuple[RepairRequest, ...],
-    findings: tuple[Finding, ...],
-    reasons: dict[int, str],
-    requested_by: str,
-    run_id: str,
-    live: bool,
-) -> BatchResult:
-    """Carries out the batch under the lease.
+def may_write(services: Services, *, live: bool, requested_by: str) -> bool:
+    """Whether a batch may write: asked for, and by the operator or in live mode.
 
-    Writes happen only when ``live`` is asked for and either the operator asks or the controller's
-    mode is live, so that a run queued before a switch to dry-run writes nothing.
+    A run that was queued before a switch to dry-run writes nothing.
+    """
+    return live and (services.settings.live or requested_by == OPERATOR)
+
+
+def run_batch(services: Services, lease: Lease, batch: Batch) -> BatchResult:
+    """Carries out the batch under the lease.
 
     Raises:
         RedisUnavailable: If Redis went away before anything was written.
-        DatabaseError: If ledger or guards cannot be read.
-        Fenced: If another controller has taken over.
+        DatabaseError: If ledger or guards cannot be read before anything was written.
+        Fenced: If another controller has taken over before anything was written.
     """
-    settings = services.settings
-    batch = Batch(
-        repairs=repairs,
-        findings=findings,
-        requested_by=requested_by,
-        run_id=run_id,
-        live=live and (settings.live or requested_by == OPERATOR),
-        fencing_token=lease.fence,
-        reasons=reasons,
+    started = time.monotonic()
+    incidents = services.incidents
+    open_incidents = incidents.all_open()
+    recorder = Recorder(batch, services.ledger, open_incidents)
+    findings = tuple(finding for finding in batch.findings if recorder.finding(finding))
+    interrupted = services.ledger.interrupt_below(batch.fencing_token)
+    publisher = EdgePublisher(
+        surfaces=services.surfaces, ledger=services.ledger, lease=lease, gate=services.gate
     )
-    repairer = Repairer(
-        publisher=EdgePublisher(surfaces=services.surfaces, ledger=services.ledger, lease=lease),
+    outcomes: list[RepairOutcome] = []
+    try:
+        for part in _parts(services, lease, batch, recorder, publisher):
+            outcomes.extend(part)
+    except _ENDS_THE_BATCH as error:
+        if not (outcomes or findings or interrupted):
+            raise
+        # What was repaired before is still told; what was not tried is told as that.
+        done = {outcome.request for outcome in outcomes}
+        outcomes.extend(
+            recorder.failed(request, f"not tried: {error}", code="not_tried")
+            for request in batch.repairs
+            if request not in done
+        )
+    over = [name for o in outcomes if o.status in _OVER for name in o.request.incidents]
+    try:
+        now = time.time()
+        for finding in recorder.opened:
+            incidents.open(Incident.of(finding, now=now))
+        incidents.close([*over, REPAIR_RUN_FAILED])
+    except RedisUnavailable as error:
+        _log.warning("%s: what was told may be told again", error)
+    # What this run has just mended is over, and not called still open.
+    ended = [name for name in dict.fromkeys((*batch.over, *over)) if name in open_incidents]
+    due = [name for name in batch.due if name in open_incidents and name not in ended]
+    return BatchResult(
+        outcomes=tuple(outcomes),
+        findings=findings,
+        interrupted=tuple(interrupted),
+        due=tuple(open_incidents[name] for name in due),
+        over=tuple(open_incidents[name] for name in ended),
+        live=batch.live,
+        seconds=round(time.monotonic() - started, 3),
+        writes=publisher.writes,
+    )
+
+
+def _parts(
+    services: Services,
+    lease: Lease,
+    batch: Batch,
+    recorder: Recorder,
+    publisher: EdgePublisher,
+) -> Iterator[list[RepairOutcome]]:
+    """The outcomes of the batch, part by part: the edge first, players wait there."""
+    settings = services.settings
+    checks = Checks(
+        batch,
+        ledger=services.ledger,
+        gate=services.gate,
+        budget=settings.zlh_max_repairs_per_server_hour,
+        level2=settings.zlh_level2_actions,
+    )
+    edge = EdgeRepairs(
+        publisher=publisher,
+        read_payloads=services.read_payloads,
+        edge=settings.edge,
+        checks=checks,
+        gate=services.gate,
+        recorder=recorder,
+    )
+    yield from edge.run(batch, [r for r in batch.repairs if r.action in EDGE_ACTIONS])
+    list_containers = services.proxmox.list_containers if services.proxmox else None
+    operations = OperationRepairs(
+        engine=services.engine,
+        read_operations=services.read_operations,
+        read_payloads=services.read_payloads,
+        list_containers=list_containers,
+        ledger=services.ledger,
+        lease=lease,
+        checks=checks,
+        recorder=recorder,
+    )
+    workloads = WorkloadRepairs(
+        agent=services.agent,
+        read_payloads=services.read_payloads,
+        list_containers=list_containers,
+        ledger=services.ledger,
+        lease=lease,
+        checks=checks,
+        recorder=recorder,
+    )
+    reverts = Reverts(
+        publisher=publisher,
         read_payloads=services.read_payloads,
         edge=settings.edge,
         ledger=services.ledger,
-        incidents=services.incidents,
-        budget=settings.zlh_max_repairs_per_server_hour,
+        gate=services.gate,
+        checks=checks,
+        recorder=recorder,
     )
-    return repairer.run(batch)
+    for request in batch.repairs:
+        if request.action in EDGE_ACTIONS:
+            continue
+        if publisher.stopped is not None:
+            reason = f"not tried: {publisher.stopped}"
+            yield [recorder.failed(request, reason, code="not_tried")]
+            continue
+        if request.action in OPERATION_ACTIONS:
+            carry_out: Callable[[Batch, RepairRequest], RepairOutcome] = operations.repair
+        elif request.action is Action.STOP_SUSPENDED_WORKLOAD:
+            carry_out = workloads.repair
+        elif request.action is Action.REVERT:
+            carry_out = reverts.repair
+        else:
+            yield [_refused(checks, recorder, request)]
+            continue
+        try:
+            yield [carry_out(batch, request)]
+        except EdgeError as error:
+            yield [recorder.refuse(request, Refusal("unobserved", str(error)))]
+
+
+def _refused(checks: Checks, recorder: Recorder, request: RepairRequest) -> RepairOutcome:
+    """An action that no code carries out."""
+    refusal = checks.refusals([request]).get(request)
+    return recorder.refuse(request, refusal or Refusal("not_built", "no code carries it out"))

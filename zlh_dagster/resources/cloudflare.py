@@ -12,6 +12,7 @@ import pandas as pd
 from zlh_dagster.core.changes import Change
 from zlh_dagster.core.model import DriftKind, Record, Surface, records_frame
 from zlh_dagster.core.names import normalise_name, srv_content
+from zlh_dagster.core.redact import Redactor
 from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, expect, field
 from zlh_dagster.resources.http import (
     AlreadyThere,
@@ -49,6 +50,7 @@ class Cloudflare:
         zone_id: str,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        self._redactor = Redactor([token])
         self._path = f"/zones/{zone_id}/dns_records"
         self._api = HttpApi(
             self.surface.value,
@@ -123,6 +125,7 @@ class Cloudflare:
         if answer["success"] is True and status < 400:
             return answer
         codes, text = _errors(answer.get("errors"))
+        text = self._redactor.text(text)
         if codes & _EXISTS:
             raise AlreadyThere(f"cloudflare: {text}")
         raise Rejected(f"cloudflare: HTTP {status}, {text}")
@@ -164,7 +167,7 @@ def _body(record: Record) -> dict[str, Any]:
     body: dict[str, Any] = {
         "type": record.type,
         "name": record.name,
-        "ttl": record.ttl,
+        "ttl": _AUTOMATIC_TTL if record.ttl is None else record.ttl,
         "comment": COMMENT,
     }
     if record.type == "SRV":

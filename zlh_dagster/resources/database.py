@@ -8,6 +8,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from zlh_dagster.core import times
 from zlh_dagster.schema.tables import container_instance
 
 PAYLOAD_COLUMNS = (
@@ -20,7 +21,11 @@ PAYLOAD_COLUMNS = (
     "lifecycle",
     "billingStatus",
     "maintenanceReason",
+    "lastBackupAt",
+    "backupEveryHours",
+    "createdAt",
 )
+_TIME_COLUMNS = ("lastBackupAt", "createdAt")
 _JSON_COLUMNS = ("allocatedPorts", "payload")
 _BUSY_SECONDS = 5
 
@@ -78,7 +83,7 @@ def read_payloads(engine: sa.Engine, vmids: Iterable[int] | None = None) -> pd.D
     """What should be true: one row for each container, in VMID order.
 
     JSON columns come as text; whoever uses a row parses it, so that one broken row costs only
-    itself.
+    itself. Times come as ISO text in UTC.
 
     Args:
         engine: The platform database.
@@ -103,7 +108,12 @@ def read_payloads(engine: sa.Engine, vmids: Iterable[int] | None = None) -> pd.D
             rows = [dict(row) for row in connection.execute(query).mappings()]
     except SQLAlchemyError as error:
         raise DatabaseError(explain(error)) from None
-    return pd.DataFrame(rows, columns=list(PAYLOAD_COLUMNS)).astype(object)
+    for row in rows:
+        for name in _TIME_COLUMNS:
+            row[name] = times.iso(row[name])
+    # Cells as they were read: guessing types would make a null beside numbers a NaN, which is
+    # equal to nothing, and the row of one server would differ from the same row among others.
+    return pd.DataFrame(rows, columns=list(PAYLOAD_COLUMNS), dtype=object)
 
 
 def explain(error: SQLAlchemyError) -> str:

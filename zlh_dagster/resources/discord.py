@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -14,14 +15,14 @@ import httpx
 
 from zlh_dagster.core.messages import Message, payload
 from zlh_dagster.core.redact import Redactor
-from zlh_dagster.core.repair import Severity
+from zlh_dagster.core.rules import Severity
 
 TIMEOUT = 3.0
 LONGEST_WAIT = 5.0
 """Seconds waited at the most when Discord limits; a longer wish is not granted."""
 
 _ATTEMPTS = 3
-_ENOUGH_BYTES = 4096
+_ENOUGH_BYTES = 32_768
 _log = logging.getLogger(__name__)
 
 
@@ -64,55 +65,103 @@ class Discord:
 
     def send(self, message: Message) -> bool:
         """Sends one message; returns whether Discord took it. Never raises."""
-        text = self._redactor.text(message.text())
-        url = self._webhooks.get(message.severity)
-        if url is None or message.severity in self._dead:
+        return self.post(message) is not None
+
+    def post(self, message: Message) -> str | None:
+        """Sends one message. Never raises.
+
+        Returns:
+            Its identifier, ``""`` where Discord told none, ``None`` where it was not taken.
+        """
+        message = self._clean(message)
+        # No log takes half of a surrogate pair either.
+        text = message.text().encode(errors="backslashreplace").decode()
+        url = self._url(message.severity)
+        if url is None:
             _log.warning(
                 "not sent to Discord (no webhook for %s): %s", message.severity.value, text
             )
-            return False
-        try:
-            problem = self._post(url, message)
-        except Exception as error:  # noqa: BLE001 - a notification never hurts its sender
-            problem = type(error).__name__
-        if problem is None:
-            return True
-        _log.error("not sent to Discord (%s): %s", problem, text)
-        return False
+            return None
+        answer = self._safely("POST", f"{url}?wait=true", message)
+        if answer.problem is None:
+            return answer.message_id
+        _log.error("not sent to Discord (%s): %s", answer.problem, text)
+        return None
 
-    def _post(self, url: str, message: Message) -> str | None:
-        body = self._redactor.json(payload(message))
+    def edit(self, message_id: str, message: Message) -> bool:
+        """Brings a message up to date; returns whether Discord took it. Never raises."""
+        message = self._clean(message)
+        url = self._url(message.severity)
+        if url is None or not message_id.isdigit():
+            return False
+        answer = self._safely("PATCH", f"{url}/messages/{message_id}", message)
+        if answer.problem is not None:
+            _log.warning("a message was not brought up to date (%s)", answer.problem)
+        return answer.problem is None
+
+    def _clean(self, message: Message) -> Message:
+        """Without secrets; before anything is escaped, for an escaped secret is not recognised."""
+        return replace(
+            message,
+            title=self._redactor.text(message.title),
+            lines=tuple(self._redactor.text(line) for line in message.lines),
+            footer=self._redactor.text(message.footer),
+        )
+
+    def _url(self, severity: Severity) -> str | None:
+        return None if severity in self._dead else self._webhooks.get(severity)
+
+    def _safely(self, method: str, url: str, message: Message) -> "_Answer":
+        try:
+            return self._call(method, url, message)
+        except Exception as error:  # noqa: BLE001 - a notification never hurts its sender
+            return _Answer(type(error).__name__)
+
+    def _call(self, method: str, url: str, message: Message) -> "_Answer":
+        body = payload(message)
         headers = {"User-Agent": f"DiscordBot (zlh-dagster, {version('zlh-dagster')})"}
         with httpx.Client(timeout=TIMEOUT, headers=headers, transport=self._transport) as client:
             for attempt in range(1, _ATTEMPTS + 1):
-                problem, wait = self._attempt(client, url, body, message.severity)
-                if problem is None or wait is None or attempt == _ATTEMPTS:
-                    return problem
-                time.sleep(wait)
-        return "gave up"
+                answer = self._attempt(client, method, url, body)
+                if answer.status in (401, 404) and method == "POST":
+                    self._dead.add(message.severity)
+                    return _Answer(
+                        f"HTTP {answer.status}: the {message.severity.value} webhook is dead, set a"
+                        " new one"
+                    )
+                if answer.problem is None or answer.wait is None or attempt == _ATTEMPTS:
+                    return answer
+                time.sleep(answer.wait)
+        return _Answer("gave up")
 
-    def _attempt(
-        self, client: httpx.Client, url: str, body: Any, severity: Severity
-    ) -> tuple[str | None, float | None]:
-        """One try: what went wrong (or ``None``), and after how long to try again (or never)."""
+    @staticmethod
+    def _attempt(client: httpx.Client, method: str, url: str, body: Any) -> "_Answer":
+        """One try: what went wrong, and after how long to try again."""
         try:
-            with client.stream("POST", url, json=body) as response:
+            with client.stream(method, url, json=body) as response:
                 status = response.status_code
-                answer = _beginning(response) if status == 429 else b""
+                text = _beginning(response) if status in (200, 429) else b""
         except httpx.ConnectError:
-            return "no connection", 0.5
+            return _Answer("no connection", wait=0.5)
         except httpx.HTTPError as error:
             # The message may have arrived: sending it again could tell it twice.
-            return type(error).__name__, None
+            return _Answer(type(error).__name__)
         if status < 300:
-            return None, None
-        if status in (401, 404):
-            self._dead.add(severity)
-            return f"HTTP {status}: the {severity.value} webhook is dead, set a new one", None
+            return _Answer(None, message_id=_message_id(text))
         if status == 429:
-            wait = _retry_after(answer)
-            return "limited by Discord", wait if wait <= LONGEST_WAIT else None
-        return f"HTTP {status}", 0.5 if status >= 500 else None
+            wait = _retry_after(text)
+            return _Answer("limited by Discord", wait=wait if wait <= LONGEST_WAIT else None)
+        return _Answer(f"HTTP {status}", wait=0.5 if status >= 500 else None, status=status)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What came of one call: the problem or none, and after how long to try again (or never)."""
+
+    problem: str | None
+    wait: float | None = None
+    message_id: str = ""
+    status: int = 0
 
 
 def _beginning(response: httpx.Response) -> bytes:
@@ -131,3 +180,12 @@ def _retry_after(answer: bytes) -> float:
         return max(0.0, float(json.loads(answer)["retry_after"]))
     except (ValueError, KeyError, TypeError):
         return LONGEST_WAIT
+
+
+def _message_id(answer: bytes) -> str:
+    """The message's identifier; an answer too long or of another shape tells none."""
+    try:
+        found = str(json.loads(answer)["id"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return found if found.isdigit() else ""

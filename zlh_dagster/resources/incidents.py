@@ -1,66 +1,59 @@
 """Open incidents, so that each is told once and not once a minute. Kept in Redis."""
 
-import json
-from collections.abc import Callable, Collection
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Any
 
 import redis
 
-from zlh_dagster.resources.redis import RedisUnavailable
+from zlh_dagster.core.incidents import Changes, Incident
+from zlh_dagster.resources.table import RedisTable
 
 KEY = "zlh:incidents"
-_T = TypeVar("_T")
 
 
 class Incidents:
-    """A hash in Redis from an incident's name to when and as what it was opened.
+    """Open incidents by name.
 
-    Should Redis lose everything, each incident that lasts is opened, and told, once more.
+    Should Redis lose everything, each incident that lasts is opened, and told, once more. Every
+    method raises ``RedisUnavailable`` when Redis does not answer.
     """
 
     def __init__(self, client: "redis.Redis") -> None:
-        self._client = client
+        self._table = RedisTable(client, KEY, "incidents")
 
-    def open(self, name: str, *, now: float, detail: dict[str, Any]) -> bool:
-        """Opens an incident; returns whether it was not open before.
-
-        Raises:
-            RedisUnavailable: If Redis does not answer.
-        """
-        value = json.dumps({"opened_at": now, **detail})
-        return bool(self._ask(lambda: self._client.hsetnx(KEY, name, value)))
+    def open(self, incident: Incident) -> bool:
+        """Opens an incident; returns whether it was not open before."""
+        return self._table.put_new(incident.name, incident.to_json())
 
     def close(self, names: Collection[str]) -> None:
-        """Closes incidents that are over.
+        """Closes incidents."""
+        self._table.remove(*names)
 
-        Raises:
-            RedisUnavailable: If Redis does not answer.
-        """
-        if names:
-            self._ask(lambda: self._client.hdel(KEY, *names))
+    def all_open(self) -> dict[str, Incident]:
+        """Every open incident by name; one whose details cannot be read is open all the same."""
+        return {name: Incident.from_json(name, value) for name, value in self._table.all().items()}
 
-    def all_open(self) -> dict[str, dict[str, Any]]:
-        """Every open incident by name; one whose details cannot be read is open all the same.
+    def note(self, changes: Changes, *, now: float) -> None:
+        """Keeps which incidents a tick did not find, and which it found again."""
+        for name in changes.absent:
+            self._update(name, absent_since=now)
+        for name in changes.back:
+            self._update(name, absent_since=None)
 
-        Raises:
-            RedisUnavailable: If Redis does not answer.
-        """
-        values: Any = self._ask(lambda: self._client.hgetall(KEY))
-        return {name: _detail(value) for name, value in values.items()}
+    def told(self, names: Iterable[str], message: str) -> None:
+        """Keeps by which message incidents were told."""
+        for name in names:
+            self._update(name, message=message)
 
-    @staticmethod
-    def _ask(command: Callable[[], _T]) -> _T:
-        try:
-            return command()
-        except redis.RedisError as error:
-            raise RedisUnavailable(
-                f"Redis cannot be reached ({type(error).__name__}): incidents are not known"
-            ) from error
+    def reminded(self, incidents: Iterable[Incident], *, now: float) -> None:
+        """Keeps that incidents were reminded of; one reminder stands for all that were due."""
+        for incident in incidents:
+            self._update(incident.name, reminded=incident.reminders_until(now))
 
-
-def _detail(value: str) -> dict[str, Any]:
-    try:
-        detail = json.loads(value)
-    except ValueError:
-        return {}
-    return detail if isinstance(detail, dict) else {}
+    def _update(self, name: str, **values: Any) -> None:
+        """Changes an incident as it stands now; one that was closed meanwhile stays closed."""
+        value = self._table.get(name)
+        if value is not None:
+            incident = replace(Incident.from_json(name, value), **values)
+            self._table.put_known(name, incident.to_json())

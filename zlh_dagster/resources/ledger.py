@@ -5,7 +5,8 @@ claim a new row nor close one that a later holder has already closed as interrup
 """
 
 import uuid
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -123,23 +124,68 @@ class Ledger:
             raise DatabaseError(f"{error}; `zlh db upgrade` creates that table") from None
         return int(rows[0]["top"] or 0)
 
-    def repairs_since(self, vmids: Iterable[int], age: timedelta) -> dict[int, int]:
+    def repairs_since(
+        self, vmids: Iterable[int], age: timedelta, *, resets: Mapping[int, float] | None = None
+    ) -> dict[int, int]:
         """How many repairs wrote, or may have written, to each server within ``age``.
+
+        Args:
+            vmids: The servers.
+            age: How far back.
+            resets: When the operator reset a server's count, seconds since the epoch.
 
         Raises:
             DatabaseError: If it cannot be read.
         """
         table = repair_event
         rows = self._rows(
-            sa.select(table.c.vmid, sa.func.count().label("n"))
-            .where(
+            sa.select(table.c.vmid, table.c.createdAt).where(
                 table.c.vmid.in_(list(vmids)),
                 table.c.status.in_(_COUNTS_AGAINST_BUDGET),
                 table.c.createdAt >= _now() - age,
             )
-            .group_by(table.c.vmid)
         )
-        return {int(row["vmid"]): int(row["n"]) for row in rows}
+        since = resets or {}
+        return dict(
+            Counter(
+                int(row["vmid"])
+                for row in rows
+                if row["createdAt"].timestamp() > since.get(int(row["vmid"]), 0.0)
+            )
+        )
+
+    def find(self, prefix: str) -> list[str]:
+        """Identifiers that begin with a prefix, two at the most.
+
+        Raises:
+            DatabaseError: If they cannot be read.
+        """
+        query = sa.select(repair_event.c.id).where(
+            repair_event.c.id.startswith(prefix, autoescape=True)
+        )
+        return [str(row["id"]) for row in self._rows(query.limit(2))]
+
+    def event(self, event_id: str) -> dict[str, Any] | None:
+        """One row by its identifier, or ``None``.
+
+        Raises:
+            DatabaseError: If it cannot be read.
+        """
+        rows = self._rows(sa.select(repair_event).where(repair_event.c.id == event_id))
+        return rows[0] if rows else None
+
+    def between(self, start: datetime, end: datetime) -> list[dict[str, Any]]:
+        """Action, status and times of the rows of a span of time.
+
+        Raises:
+            DatabaseError: If they cannot be read.
+        """
+        column = repair_event.c
+        return self._rows(
+            sa.select(
+                column.vmid, column.action, column.status, column.createdAt, column.finishedAt
+            ).where(column.createdAt >= start, column.createdAt < end)
+        )
 
     def events(self, *, vmid: int | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """The newest rows first, as dictionaries with the table's column names.

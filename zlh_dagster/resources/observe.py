@@ -1,34 +1,34 @@
 """Taking one snapshot: a failure becomes an outcome, never an empty list."""
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from typing import Protocol
 
 import pandas as pd
 
 from zlh_dagster.core.desired import desired_edge
-from zlh_dagster.core.judge import INVALID
+from zlh_dagster.core.fleet import agents_frame, containers_frame, operations_frame
+from zlh_dagster.core.judge import INVALID, Tick
 from zlh_dagster.core.model import Surface, records_frame
+from zlh_dagster.core.policy import AGENTS, CONTAINERS, OPERATIONS, PAYLOADS, SOURCE_OF
 from zlh_dagster.core.snapshot import Outcome, Snapshot
+from zlh_dagster.resources.agents import probe
 from zlh_dagster.resources.database import PAYLOAD_COLUMNS, DatabaseError
-from zlh_dagster.resources.edge import EdgeSurface
-from zlh_dagster.resources.http import EdgeError
+from zlh_dagster.resources.http import EdgeError, RateLimited
+from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
+from zlh_dagster.resources.settings import SettingsError
 
-PERSISTED_PAYLOADS = "persisted_payloads"
 DESIRED_EDGE = "desired_edge"
-SOURCE_OF = {
-    Surface.CLOUDFLARE: "cloudflare_records",
-    Surface.TECHNITIUM: "technitium_records",
-    Surface.VELOCITY: "velocity_backends",
-}
-"""The observed asset of each surface."""
+_log = logging.getLogger(__name__)
 
 
 def observe_payloads(services: Services, tick: str) -> Snapshot:
     """The platform's rows, or why they could not be read."""
     return _timed(
-        PERSISTED_PAYLOADS,
+        PAYLOADS,
         tick,
         services.read_payloads,
         pd.DataFrame(columns=list(PAYLOAD_COLUMNS)),
@@ -52,13 +52,99 @@ def derive_desired(services: Services, payloads: Snapshot) -> Snapshot:
 
 
 def observe_surface(services: Services, surface: Surface, tick: str) -> Snapshot:
-    """One complete listing of a surface, or why there is none."""
-    source = SOURCE_OF[surface]
+    """One complete listing of a surface, or why there is none.
+
+    A rate limit opens the surface's breaker: nothing is asked there until it ends.
+    """
+    source, nothing = SOURCE_OF[surface], records_frame([])
     client = services.surfaces.get(surface)
     if client is None:
-        reason = f"{surface.value} is not configured"
-        return Snapshot(source, tick, _now(), Outcome.OFF, records_frame([]), reason)
-    return _timed(source, tick, client.list_records, records_frame([]), client)
+        return _off(source, tick, nothing, f"{surface.value} is not configured")
+    limited = _limited_until(services, surface)
+    if limited:
+        return Snapshot(source, tick, _now(), Outcome.UNOBSERVED, nothing, limited)
+
+    def read() -> pd.DataFrame:
+        try:
+            return client.list_records()
+        except RateLimited as error:
+            _note_limit(services, surface, error)
+            raise
+
+    return _timed(source, tick, read, nothing, client)
+
+
+def observe_containers(services: Services, tick: str) -> Snapshot:
+    """One listing of all containers, or why there is none."""
+    nothing = containers_frame([])
+    try:
+        client = services.proxmox
+    except SettingsError as error:
+        return Snapshot(CONTAINERS, tick, _now(), Outcome.UNOBSERVED, nothing, str(error))
+    if client is None:
+        return _off(CONTAINERS, tick, nothing, "Proxmox is not configured")
+    return _timed(CONTAINERS, tick, client.list_containers, nothing, client)
+
+
+def observe_agents(services: Services, payloads: Snapshot) -> Snapshot:
+    """Whether the agent of each server that should be up answers."""
+    settings, nothing = services.settings, agents_frame([])
+    if not payloads.observed:
+        return Snapshot(
+            AGENTS,
+            payloads.tick,
+            _now(),
+            Outcome.UNOBSERVED,
+            nothing,
+            f"the platform's rows were not read: {payloads.reason}",
+        )
+    if not settings.proxmox_on:
+        reason = "without Proxmox nothing follows from an agent that is silent"
+        return _off(AGENTS, payloads.tick, nothing, reason)
+    rows = payloads.rows[payloads.rows["lifecycle"].isin(["active", "suspended"])]
+    suspended = set(rows.loc[rows["billingStatus"] == "suspended", "vmid"])
+    return _timed(
+        AGENTS,
+        payloads.tick,
+        lambda: probe(
+            list(zip(rows["vmid"], rows["ip"], strict=True)),
+            port=settings.zlh_agent_port,
+            networks=settings.agent_networks,
+            with_state=suspended,
+        ),
+        nothing,
+        requests=len(rows),
+    )
+
+
+def observe_operations(services: Services, tick: str, *, count: bool = True) -> Snapshot:
+    """All open operations with the state of their queue jobs, or why they are not known.
+
+    Args:
+        services: The outside systems.
+        tick: Identifier of the tick.
+        count: Whether this counts as a tick's read of dead jobs.
+    """
+    read = services.count_operations if count else services.read_operations
+    return _timed(OPERATIONS, tick, read, operations_frame([]))
+
+
+def observe_all(services: Services, tick: str, *, count: bool = True) -> Tick:
+    """One whole tick in this process; arguments as of :func:`observe_operations`."""
+    payloads = observe_payloads(services, tick)
+    return Tick(
+        payloads=payloads,
+        desired=derive_desired(services, payloads),
+        surfaces={s: observe_surface(services, s, tick) for s in Surface},
+        containers=observe_containers(services, tick),
+        agents=observe_agents(services, payloads),
+        operations=observe_operations(services, tick, count=count),
+    )
+
+
+class _Counting(Protocol):
+    @property
+    def requests(self) -> int: ...
 
 
 def _timed(
@@ -66,15 +152,20 @@ def _timed(
     tick: str,
     read: Callable[[], pd.DataFrame],
     nothing: pd.DataFrame,
-    client: EdgeSurface | None = None,
+    client: _Counting | None = None,
+    *,
+    requests: int = 1,
 ) -> Snapshot:
     taken_at, started = _now(), time.monotonic()
     before = client.requests if client else 0
     reason, rows = "", nothing
     try:
         rows = read()
-    except (EdgeError, DatabaseError) as error:
+    except (EdgeError, DatabaseError, RedisUnavailable) as error:
         reason = str(error) or type(error).__name__
+    except Exception as error:  # noqa: BLE001 - one source's bug costs that source, not the tick
+        _log.exception("%s could not be read", source)
+        reason = f"{source} could not be read: {type(error).__name__} (see the log)"
     return Snapshot(
         source=source,
         tick=tick,
@@ -82,9 +173,27 @@ def _timed(
         outcome=Outcome.UNOBSERVED if reason else Outcome.OBSERVED,
         rows=rows,
         reason=reason,
-        requests=(client.requests - before) if client else 1,
+        requests=(client.requests - before) if client else requests,
         seconds=time.monotonic() - started,
     )
+
+
+def _off(source: str, tick: str, nothing: pd.DataFrame, reason: str) -> Snapshot:
+    return Snapshot(source, tick, _now(), Outcome.OFF, nothing, reason)
+
+
+def _limited_until(services: Services, surface: Surface) -> str | None:
+    try:
+        return services.gate.limited(surface)
+    except RedisUnavailable:
+        return None
+
+
+def _note_limit(services: Services, surface: Surface, error: RateLimited) -> None:
+    try:
+        services.gate.limit(surface, str(error), seconds=error.retry_after)
+    except RedisUnavailable as lost:
+        _log.warning("%s", lost)
 
 
 def _now() -> datetime:

@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from zlh_dagster.core import changes as core_changes
+from zlh_dagster.core.breaker import State
 from zlh_dagster.core.changes import Change, Plan
+from zlh_dagster.core.holds import PAUSED
 from zlh_dagster.core.model import Surface, records_frame
 from zlh_dagster.core.repair import RepairOutcome, RepairRequest, Status
+from zlh_dagster.resources.batch import Recorder
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.edge import WRITE_SECONDS, EdgeSurface
-from zlh_dagster.resources.http import (
-    AlreadyThere,
-    EdgeError,
-    RateLimited,
-    Unauthorized,
-)
+from zlh_dagster.resources.gate import Gate
+from zlh_dagster.resources.http import AlreadyThere, EdgeError, RateLimited, Unauthorized
 from zlh_dagster.resources.lease import Lease, LeaseLost
 from zlh_dagster.resources.ledger import Entry, Fenced, Ledger
+from zlh_dagster.resources.redis import RedisUnavailable
 
 VERIFY_PAUSES = (0.0, 0.5, 1.5)
 """Seconds before each look after a write: a provider may show its own change a moment later."""
@@ -33,8 +33,15 @@ _NOT_SHOWN = "the write was accepted, but a fresh read does not show it"
 _log = logging.getLogger(__name__)
 
 
+NOT_TRIED = "not_tried"
+
+
 class Stopped(Exception):
     """Nothing more is written in this run; the message says why."""
+
+    def __init__(self, message: str, code: str = NOT_TRIED) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +77,33 @@ class EdgePublisher:
         surfaces: The surfaces that are on.
         ledger: The repair ledger.
         lease: The held lease.
+        gate: Pauses and breakers.
     """
 
     def __init__(
-        self, *, surfaces: Mapping[Surface, EdgeSurface], ledger: Ledger, lease: Lease
+        self,
+        *,
+        surfaces: Mapping[Surface, EdgeSurface],
+        ledger: Ledger,
+        lease: Lease,
+        gate: Gate,
     ) -> None:
         self._surfaces = surfaces
         self._ledger = ledger
         self._lease = lease
+        self._gate = gate
         self._closed: dict[Surface, str] = {}
         self._stop: str | None = None
         self.writes = 0
+
+    def has(self, surfaces: Iterable[Surface]) -> bool:
+        """Whether at least one of the surfaces is on."""
+        return any(surface in self._surfaces for surface in surfaces)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why nothing more is written in this run, or ``None``."""
+        return self._stop
 
     def look(self, surfaces: Iterable[Surface]) -> Sight:
         """Lists the given surfaces afresh; those that are off are left out."""
@@ -90,7 +113,11 @@ class EdgePublisher:
             try:
                 observed[surface] = self._surfaces[surface].list_records()
             except EdgeError as error:
-                unread[surface] = str(error)
+                unread[surface] = str(error) or type(error).__name__
+                self._count_failure(surface, error)
+            except Exception as error:  # noqa: BLE001 - open rows must come to their proof
+                _log.exception("%s could not be read", surface.value)
+                unread[surface] = f"{surface.value} could not be read: {type(error).__name__}"
         return Sight(observed, unread)
 
     def write(
@@ -103,6 +130,7 @@ class EdgePublisher:
                 row was opened then.
         """
         self._require_lease()
+        self._require_no_hold(request, plan)
         try:
             event_id = self._ledger.open(entry)
         except (DatabaseError, Fenced) as error:
@@ -121,7 +149,7 @@ class EdgePublisher:
             self._apply(change, repair)
         return repair
 
-    def prove(self, repairs: list[OpenRepair]) -> list[RepairOutcome]:
+    def prove(self, repairs: list[OpenRepair], recorder: Recorder) -> list[RepairOutcome]:
         """Looks until every change shows or patience ends, and closes the ledger rows."""
         outcomes: list[RepairOutcome] = []
         pending, sight = list(repairs), Sight({}, {})
@@ -137,12 +165,35 @@ class EdgePublisher:
                 if any(change.wanted.key in unproved for change in repair.plan.changes):
                     still.append(repair)
                 else:
-                    outcomes.append(self._close(repair, rows, repair.blind))
+                    outcomes.append(self._close(repair, rows, repair.blind, recorder))
             pending = still
         for repair in pending:
             problems = (*repair.blind, *repair.errors, *sight.unread.values())
-            outcomes.append(self._close(repair, sight.rows(), problems or (_NOT_SHOWN,)))
+            if not problems:
+                for surface in repair.plan.surfaces:
+                    self._count_failure(surface, _NOT_SHOWN)
+            outcomes.append(self._close(repair, sight.rows(), problems or (_NOT_SHOWN,), recorder))
         return outcomes
+
+    def _require_no_hold(self, request: RepairRequest, plan: Plan) -> None:
+        """The kill switch works in the middle of a batch, too."""
+        try:
+            holds = self._gate.holds()
+        except RedisUnavailable as error:
+            raise Stopped(str(error)) from error
+        refusal = holds.of(request)
+        if refusal is not None:
+            raise Stopped(refusal.message, refusal.code)
+        paused = []
+        for surface in plan.surfaces:
+            held = holds.surface(surface)
+            if held is not None:
+                self._closed.setdefault(surface, held.message)
+                paused += [held] if held.code == PAUSED else []
+        closed = [self._closed[s] for s in plan.surfaces if s in self._closed]
+        if len(closed) == len(plan.surfaces):
+            # Nothing would be written, so nothing may count against the server.
+            raise Stopped("; ".join(closed), paused[0].code if paused else NOT_TRIED)
 
     def _require_lease(self) -> None:
         if self._stop is None:
@@ -159,20 +210,36 @@ class EdgePublisher:
             self._surfaces[change.surface].apply(change)
         except AlreadyThere:
             _log.info("%s: it is there already", change.describe())
-        except (RateLimited, Unauthorized) as error:
-            # Every further call there would fail as well, and make a limit last longer.
-            self._closed[change.surface] = str(error)
-            repair.errors.append(str(error))
         except EdgeError as error:
             # The write may have worked although its answer was lost: the next look decides.
             _log.warning("%s: %s", change.describe(), error)
             repair.errors.append(str(error))
+            opened = self._count_failure(change.surface, error)
+            if opened or isinstance(error, RateLimited | Unauthorized):
+                # Every further call there would fail as well, and make a limit last longer.
+                self._closed[change.surface] = str(error)
         except Exception as error:  # noqa: BLE001 - rows are open: they must come to their proof
             _log.exception("%s", change.describe())
             repair.errors.append(f"{change.describe()}: {type(error).__name__}")
 
+    def _count_failure(self, surface: Surface, why: EdgeError | str) -> bool:
+        """Counts a failure of a surface; returns whether its breaker is open now."""
+        try:
+            if isinstance(why, RateLimited):
+                self._gate.limit(surface, str(why), seconds=why.retry_after)
+                return True
+            breaker = self._gate.failed(surface, str(why))
+        except RedisUnavailable as error:
+            _log.warning("%s", error)
+            return False
+        return breaker.state(time.time()) is State.OPEN
+
     def _close(
-        self, repair: OpenRepair, rows: pd.DataFrame, problems: tuple[str, ...]
+        self,
+        repair: OpenRepair,
+        rows: pd.DataFrame,
+        problems: tuple[str, ...],
+        recorder: Recorder,
     ) -> RepairOutcome:
         status = Status.FAILED if problems else Status.SUCCEEDED
         reason = "; ".join(dict.fromkeys(problems or repair.plan.left_alone))
@@ -183,11 +250,19 @@ class EdgePublisher:
                 status, reason = Status.FAILED, "another controller has taken over this repair"
         except DatabaseError as failure:
             status, reason = Status.FAILED, f"the ledger row could not be closed: {failure}"
+        changes = tuple(change.describe() for change in repair.plan.changes)
+        if status is Status.FAILED:
+            return recorder.failed(
+                repair.request, reason, changes=changes, event_id=repair.event_id
+            )
+        try:
+            self._gate.succeeded(repair.plan.surfaces)
+        except RedisUnavailable as lost:
+            _log.warning("%s", lost)
         return RepairOutcome(
-            vmid=repair.request.vmid,
-            action=repair.request.action,
+            request=repair.request,
             status=status,
             reason=reason,
-            changes=tuple(change.describe() for change in repair.plan.changes),
+            changes=changes,
             event_id=repair.event_id,
         )

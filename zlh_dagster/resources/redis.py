@@ -28,6 +28,8 @@ def connect(url: str) -> "redis.Redis":
     return redis.Redis.from_url(
         url,
         decode_responses=True,
+        # Bytes that are no text hide nothing else that is kept there.
+        encoding_errors="replace",
         socket_timeout=COMMAND_TIMEOUT,
         socket_connect_timeout=COMMAND_TIMEOUT,
         retry=Retry(NoBackoff(), 0),

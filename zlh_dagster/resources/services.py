@@ -1,5 +1,7 @@
 """Everything that the controller talks to, built from the settings when first needed."""
 
+from collections.abc import Iterable
+from datetime import datetime, timezone
 from functools import cached_property
 from types import TracebackType
 
@@ -8,20 +10,39 @@ import redis
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from zlh_dagster.core.model import Surface
+from zlh_dagster.core.model import Surface, rows_of
 from zlh_dagster.core.redact import Redactor
-from zlh_dagster.core.repair import Severity
-from zlh_dagster.resources import database
+from zlh_dagster.core.rules import Severity
+from zlh_dagster.core.watch import with_jobs
+from zlh_dagster.resources import database, operations
+from zlh_dagster.resources.agent_calls import AgentCalls
+from zlh_dagster.resources.bullmq import read_jobs
 from zlh_dagster.resources.cloudflare import Cloudflare
+from zlh_dagster.resources.dead_jobs import DeadJobs
 from zlh_dagster.resources.discord import Discord
 from zlh_dagster.resources.edge import EdgeSurface
+from zlh_dagster.resources.figures import Figures
+from zlh_dagster.resources.gate import Gate
 from zlh_dagster.resources.incidents import Incidents
+from zlh_dagster.resources.leader import Leadership
 from zlh_dagster.resources.ledger import Ledger
+from zlh_dagster.resources.messages import Messages
+from zlh_dagster.resources.proxmox import Proxmox
 from zlh_dagster.resources.redis import connect
 from zlh_dagster.resources.settings import Settings, load_settings
 from zlh_dagster.resources.snapshots import SnapshotStore
 from zlh_dagster.resources.technitium import Technitium
 from zlh_dagster.resources.velocity import Velocity
+
+_OVER_REDIS = (
+    "incidents",
+    "messages",
+    "gate",
+    "dead_jobs",
+    "figures",
+    "leadership",
+)
+"""What is built over the connection to Redis."""
 
 
 class Services:
@@ -38,12 +59,16 @@ class Services:
         """Closes whatever was opened; the services can be used again afterwards."""
         for client in self.__dict__.pop("surfaces", {}).values():
             client.close()
+        proxmox = self.__dict__.pop("proxmox", None)
+        if proxmox is not None:
+            proxmox.close()
         if "engine" in self.__dict__:
             self.__dict__.pop("engine").dispose()
             self.__dict__.pop("ledger", None)
         if "redis" in self.__dict__:
             self.__dict__.pop("redis").close()
-            self.__dict__.pop("incidents", None)
+            for name in _OVER_REDIS:
+                self.__dict__.pop(name, None)
 
     def __enter__(self) -> "Services":
         return self
@@ -80,6 +105,35 @@ class Services:
     @cached_property
     def incidents(self) -> Incidents:
         return Incidents(self.redis)
+
+    @cached_property
+    def messages(self) -> Messages:
+        return Messages(self.redis)
+
+    @cached_property
+    def gate(self) -> Gate:
+        return Gate(
+            self.redis,
+            failures_to_open=self.settings.zlh_surface_failures_to_open,
+            open_seconds=self.settings.zlh_surface_open_seconds,
+        )
+
+    @cached_property
+    def dead_jobs(self) -> DeadJobs:
+        return DeadJobs(self.redis)
+
+    @cached_property
+    def figures(self) -> Figures:
+        return Figures(self.redis)
+
+    @cached_property
+    def leadership(self) -> Leadership:
+        return Leadership(
+            self.redis,
+            home=self.settings.home,
+            seconds=self.settings.zlh_lease_seconds,
+            mode=self.settings.zlh_repair_mode,
+        )
 
     @cached_property
     def snapshots(self) -> SnapshotStore:
@@ -125,13 +179,51 @@ class Services:
             )
         return {client.surface: client for client in clients}
 
-    def read_payloads(self) -> pd.DataFrame:
-        """The platform's rows, now.
+    @cached_property
+    def proxmox(self) -> Proxmox | None:
+        """The client of Proxmox, or ``None`` while it is off."""
+        settings = self.settings
+        if settings.proxmox_url is None:
+            return None
+        return Proxmox(
+            base_url=settings.proxmox_url,
+            node=settings.proxmox_node or "",
+            token_id=settings.proxmox_token_id or "",
+            token_secret=_value(settings.proxmox_token_secret),
+            ca_file=settings.proxmox_ca_file,
+        )
+
+    @cached_property
+    def agent(self) -> AgentCalls:
+        return AgentCalls(port=self.settings.zlh_agent_port, networks=self.settings.agent_networks)
+
+    def read_operations(self) -> pd.DataFrame:
+        """All open operations with the state of their queue jobs, and since when those are dead.
+
+        Raises:
+            DatabaseError: If the database cannot be read.
+            EdgeError: If the queues are not there.
+            RedisUnavailable: If Redis does not answer.
+        """
+        return self.dead_jobs.look(self._operations(), now=datetime.now(timezone.utc))
+
+    def count_operations(self) -> pd.DataFrame:
+        """The same, counted as one tick's read of dead jobs; raises the same."""
+        return self.dead_jobs.count(self._operations(), now=datetime.now(timezone.utc))
+
+    def _operations(self) -> pd.DataFrame:
+        frame = operations.read_open(self.engine)
+        jobs = [(row["queue"], row["jobId"]) for row in rows_of(frame) if row["jobId"] is not None]
+        states = read_jobs(self.redis, prefix=self.settings.zlh_bullmq_prefix, jobs=jobs)
+        return with_jobs(frame, states)
+
+    def read_payloads(self, vmids: Iterable[int] | None = None) -> pd.DataFrame:
+        """The platform's rows, now: those of some servers, or all.
 
         Raises:
             DatabaseError: If the database cannot be read.
         """
-        return database.read_payloads(self.engine)
+        return database.read_payloads(self.engine, vmids)
 
 
 def _value(secret: SecretStr | None) -> str:

@@ -7,7 +7,7 @@ project reads the environment.
 import os
 import re
 from hashlib import sha256
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated, Any, Literal
@@ -19,6 +19,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.exc import ArgumentError
 
 from zlh_dagster.core.desired import EdgeConfig
+from zlh_dagster.core.guards import NAMED_BY_OPERATOR
+from zlh_dagster.core.model import Action
 from zlh_dagster.core.policy import PolicyConfig
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -106,11 +108,30 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("proxmox_ca_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.expanduser().is_file():
+            raise ValueError(f"no file at {value}")
+        return None if value is None else value.expanduser()
+
     @field_validator("zlh_agent_networks")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:
             ip_network(network)
+        return value
+
+    @field_validator("zlh_level2_actions")
+    @classmethod
+    def _level2(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        allowed = [a.value for a in Action if a.level == NAMED_BY_OPERATOR and a.built]
+        for name in value:
+            if name not in allowed:
+                raise ValueError(
+                    f"{name!r} is no level-2 action that can be switched on; known: "
+                    + ", ".join(allowed)
+                )
         return value
 
     @field_validator("zlh_zone")
@@ -230,6 +251,15 @@ class Settings(BaseSettings):
         return self.velocity_url is not None
 
     @property
+    def proxmox_on(self) -> bool:
+        return self.proxmox_url is not None
+
+    @property
+    def agent_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Networks in which agents may be called."""
+        return tuple(ip_network(network) for network in self.zlh_agent_networks)
+
+    @property
     def home(self) -> Path:
         """State directory, absolute."""
         return self.dagster_home.expanduser().absolute()
@@ -274,6 +304,23 @@ class Settings(BaseSettings):
             mass_drift_min=self.zlh_mass_drift_min,
         )
 
+    def environment(self) -> dict[str, str]:
+        """Every setting as an environment variable, paths absolute.
+
+        For child processes: Dagster's own commands read the ``.env`` of their working directory
+        and let it overrule the environment, so they get all of this and a directory of their own.
+        """
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        given["dagster_home"] = self.home
+        if self.zlh_database_url is not None:
+            url = sa.make_url(self.zlh_database_url.get_secret_value())
+            if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
+                url = url.set(database=str(Path(url.database or "").absolute()))
+            given["zlh_database_url"] = url.render_as_string(hide_password=False)
+        if self.proxmox_ca_file is not None:
+            given["proxmox_ca_file"] = self.proxmox_ca_file.absolute()
+        return {name.upper(): _text(value) for name, value in given.items() if value is not None}
+
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, for redaction; the password inside a database URL on its own too."""
         values = []
@@ -281,6 +328,9 @@ class Settings(BaseSettings):
             value = getattr(self, name)
             if isinstance(value, SecretStr):
                 values.append(value.get_secret_value())
+        if self.zpack_secret is not None:
+            # What travels is its digest, which opens the bridge just as well.
+            values.append(sha256(self.zpack_secret.get_secret_value().encode()).hexdigest())
         for url in (self.zlh_database_url, self.zlh_redis_url):
             password = urlsplit(url.get_secret_value()).password if url is not None else None
             if password:
@@ -303,6 +353,13 @@ def load_settings(env_file: Path | str | None = ".env") -> Settings:
             message = detail["msg"].removeprefix("Value error, ")
             problems.append(f"{name}: {message}" if name else message)
         raise SettingsError("; ".join(problems)) from None
+
+
+def _text(value: Any) -> str:
+    """A setting as the environment spells it."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _check_url(value: str, *, http_anywhere: bool) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from zlh_dagster.core.changes import Change
 from zlh_dagster.core.model import DriftKind, Record, Surface, records_frame
 from zlh_dagster.core.names import normalise_name, srv_content
+from zlh_dagster.core.redact import Redactor
 from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, field
 from zlh_dagster.resources.http import (
     AlreadyThere,
@@ -47,6 +48,7 @@ class Technitium:
     ) -> None:
         self._zone = zone
         self._token = token
+        self._redactor = Redactor([token])
         self._token_in_form = False
         self._api = HttpApi(
             self.surface.value, base_url, headers={}, timeout=READ_TIMEOUT, transport=transport
@@ -126,17 +128,17 @@ class Technitium:
             status, answer = self._api.call(
                 method, path, headers=headers, timeout=timeout, **options
             )
-        return _verdict(status, answer)
+        return _verdict(status, answer, self._redactor)
 
 
-def _verdict(status: int, answer: Any) -> Any:
+def _verdict(status: int, answer: Any, redactor: Redactor) -> Any:
     if not isinstance(answer, dict) or "status" not in answer:
         raise Unreachable(f"technitium: HTTP {status} without a verdict")
     if answer["status"] == "ok":
         return answer
     if answer["status"] == "invalid-token":
         raise Unauthorized("technitium: the token is not valid")
-    message = str(answer.get("errorMessage", "no reason given"))[:200]
+    message = redactor.text(str(answer.get("errorMessage", "no reason given")))[:200]
     if "already exists" in message:
         raise AlreadyThere(f"technitium: {message}")
     raise Rejected(f"technitium: {message}")

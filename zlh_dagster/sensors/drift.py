@@ -4,6 +4,8 @@ It reads snapshots and Dagster's own storage; the only thing it calls on the net
 """
 
 import json
+import logging
+import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -11,16 +13,20 @@ from typing import Any
 import dagster as dg
 
 from zlh_dagster.assets.drift import DRIFT, IN_STEP, drift_metadata
-from zlh_dagster.core.judge import Judgement, Tick, judge
-from zlh_dagster.core.launch import Launch, choose
-from zlh_dagster.core.repair import Decisions, Finding, Severity
+from zlh_dagster.core.judge import Judgement, Tick
+from zlh_dagster.core.launch import Launch
 from zlh_dagster.core.snapshot import NotNow, require_one_fresh_tick
+from zlh_dagster.hooks.discord import is_news
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR, run_config
 from zlh_dagster.jobs.observe import OBSERVE, UNFINISHED
+from zlh_dagster.resources.controller import ask, assess
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.snapshots import SnapshotMissing
 from zlh_dagster.resources.ticks import load_tick
+
+SENSOR_FAILED = "sensor_failed:drift_sensor"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +36,13 @@ class Cursor:
     Attributes:
         tick: The newest tick that was judged.
         unobserved: Ticks in a row in which a source was not seen, by source.
-        redis_lost: Whether the operator was told already that Redis does not answer.
+        redis_lost: Since when the operator knows that Redis does not answer, seconds since the
+            epoch; null while it does.
     """
 
     tick: str = ""
     unobserved: dict[str, int] = field(default_factory=dict)
-    redis_lost: bool = False
+    redis_lost: float | None = None
 
     @staticmethod
     def parse(text: str | None) -> "Cursor":
@@ -45,7 +52,7 @@ class Cursor:
             return Cursor(
                 str(value.get("tick", "")),
                 {str(k): int(v) for k, v in value.get("unobserved", {}).items()},
-                bool(value.get("redis_lost", False)),
+                None if value.get("redis_lost") is None else float(value["redis_lost"]),
             )
         except (ValueError, TypeError, AttributeError):
             return Cursor()
@@ -66,8 +73,17 @@ class Cursor:
 def drift_sensor(
     context: dg.SensorEvaluationContext, services: dg.ResourceParam[Services]
 ) -> dg.SensorResult:
-    """Judges the newest complete tick once."""
+    """Judges the newest complete tick once; an error of its own is told, and raised."""
+    try:
+        return _evaluate(context, services)
+    except Exception as error:
+        _tell_error(services, error)
+        raise
+
+
+def _evaluate(context: dg.SensorEvaluationContext, services: Services) -> dg.SensorResult:
     cursor = Cursor.parse(context.cursor)
+    standby = _standby(services)
     newest = context.instance.get_runs(
         dg.RunsFilter(job_name=OBSERVE, statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1
     )
@@ -83,36 +99,54 @@ def drift_sensor(
     except (SnapshotMissing, NotNow) as error:
         return _skip(f"tick {tick_id[:8]} causes no repair: {error}", cursor)
 
-    settings = services.settings
-    judgement = judge(tick, edge=settings.edge, policy=settings.policy)
-    events = _events(tick, judgement)
+    assessment = assess(services, tick)
+    judgement, events = assessment.judgement, _events(tick, assessment.judgement)
     counts = {source: cursor.unobserved.get(source, 0) + 1 for source in tick.unobserved}
     cursor = replace(cursor, unobserved=counts)
-    decisions = _with_findings(
-        judgement.decisions, _unobserved(tick, counts, settings.zlh_surface_failures_to_open)
-    )
-    why_not = _busy(context.instance, tick)
+    why_not = standby or _busy(context.instance, tick)
     if why_not:
         return _skip(f"tick {tick_id[:8]}: {why_not}", cursor, events)
-    try:
-        launch = choose(
-            decisions,
-            already_open=services.incidents.all_open(),
-            live=settings.live,
-            all_seen=not tick.unobserved,
-        )
-        services.incidents.close(launch.over)
-        cursor = replace(cursor, redis_lost=False)
-    except RedisUnavailable as error:
-        launch = _without_redis(error, cursor)
-        cursor = replace(cursor, redis_lost=True)
+    _count(services, tick, judgement)
+    launch = ask(services, assessment, unobserved_ticks=counts, redis_lost_since=cursor.redis_lost)
+    lost = assessment.open_incidents is None
+    cursor = replace(cursor, redis_lost=(cursor.redis_lost or time.time()) if lost else None)
     if not launch:
         return _skip(_verdict(tick, judgement), cursor, events)
     return dg.SensorResult(
-        run_requests=[_request(newest[0], judgement, launch, live=settings.live)],
+        run_requests=[_request(newest[0], launch, live=services.settings.live)],
         cursor=cursor.dump(),
         asset_events=events,
     )
+
+
+def _tell_error(services: Services, error: Exception) -> None:
+    """Dagster shows a sensor's error in its UI only; nobody looks there at night."""
+    title = "The drift sensor fails: nothing is repaired"
+    try:
+        if is_news(services, SENSOR_FAILED, title):
+            text = f"{type(error).__name__}: {error}"
+            services.discord.critical(
+                title, text, "The stack trace is in Dagster, under Automation."
+            )
+    except Exception:  # noqa: BLE001 - the error itself is what must be raised
+        _log.exception("the sensor's error could not be told")
+
+
+def _standby(services: Services) -> str | None:
+    """Who leads, when it is another deployment; without Redis nobody is known to."""
+    try:
+        leader = services.leadership.take()
+    except RedisUnavailable:
+        return None
+    return None if leader is None else f"standby, the leader is {leader.name}"
+
+
+def _count(services: Services, tick: Tick, judgement: Judgement) -> None:
+    try:
+        services.figures.count(tick, judgement.drift, now=datetime.now(timezone.utc))
+    except RedisUnavailable:
+        # The launch that follows finds the same, and tells it.
+        return
 
 
 def _skip(reason: str, cursor: Cursor, events: list[Any] | None = None) -> dg.SensorResult:
@@ -147,38 +181,9 @@ def _busy(instance: dg.DagsterInstance, tick: Tick) -> str | None:
     last = instance.get_run_records(dg.RunsFilter(job_name=LEVEL1_REPAIR), limit=1)
     if not last or last[0].end_time is None:
         return None
-    observed_at = min(snapshot.taken_at for snapshot in tick.snapshots).timestamp()
-    if observed_at < last[0].end_time:
+    if tick.taken_at.timestamp() < last[0].end_time:
         return "it was observed before the last repair run ended; the next tick decides"
     return None
-
-
-def _unobserved(tick: Tick, counts: dict[str, int], limit: int) -> tuple[Finding, ...]:
-    return tuple(
-        Finding(
-            incident=f"unobserved:{source}",
-            severity=Severity.CRITICAL,
-            title=f"{source}: not seen for {limit} ticks",
-            text=f"{reason}. Nothing there is repaired until it can be read again.",
-        )
-        for source, reason in sorted(tick.unobserved.items())
-        if counts[source] >= limit
-    )
-
-
-def _with_findings(decisions: Decisions, more: tuple[Finding, ...]) -> Decisions:
-    return replace(decisions, findings=(*decisions.findings, *more))
-
-
-def _without_redis(error: RedisUnavailable, cursor: Cursor) -> Launch:
-    """Without Redis nothing is repaired; a run without repairs is what tells the operator, once."""
-    finding = Finding(
-        incident="redis_lost",
-        severity=Severity.CRITICAL,
-        title="Redis does not answer: nothing is repaired",
-        text=str(error),
-    )
-    return Launch((), () if cursor.redis_lost else (finding,), ())
 
 
 def _verdict(tick: Tick, judgement: Judgement) -> str:
@@ -189,28 +194,25 @@ def _verdict(tick: Tick, judgement: Judgement) -> str:
     )
     if len(judgement.drift):
         text += f", {judgement.decisions.held} of them held, the rest told before"
+    kept = {refusal.message for _, refusal in judgement.decisions.kept_back}
+    if kept:
+        text += f"; kept back: {'; '.join(sorted(kept)[:3])}"
     if tick.unobserved:
         text += f"; not seen: {', '.join(sorted(tick.unobserved))}"
     return text
 
 
-def _request(
-    tick: dg.DagsterRun, judgement: Judgement, launch: Launch, *, live: bool
-) -> dg.RunRequest:
-    vmids = ",".join(str(request.vmid) for request in launch.repairs[:5])
-    more = len(launch.repairs) - 5
+def _request(tick: dg.DagsterRun, launch: Launch, *, live: bool) -> dg.RunRequest:
+    servers = [request.subject for request in launch.repairs]
+    more = len(servers) - 5
+    named = ",".join(servers[:5]) + (f" and {more} more" if more > 0 else "")
     return dg.RunRequest(
         run_key=tick.run_id,
-        run_config=run_config(
-            repairs=launch.repairs,
-            findings=launch.findings,
-            reasons=judgement.decisions.reasons,
-            live=live,
-        ),
+        run_config=run_config(launch, live=live, decided_at=time.time()),
         tags={
             "zlh/tick": tick.tags.get("zlh/tick", tick.run_id),
             "zlh/mode": "live" if live else "dry-run",
-            "zlh/vmid": (f"{vmids} and {more} more" if more > 0 else vmids) or "none",
+            "zlh/vmid": named or "none",
             "zlh/requested_by": "controller",
         },
     )

@@ -3,8 +3,9 @@
 import dagster as dg
 
 from zlh_dagster.core.messages import run_failed
-from zlh_dagster.hooks.discord import claim, is_news
+from zlh_dagster.hooks.discord import REQUESTED_BY_TAG, claim, is_news
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR
+from zlh_dagster.resources.batch import CONTROLLER
 from zlh_dagster.resources.services import Services
 
 
@@ -24,7 +25,8 @@ def run_failure_sensor() -> dg.SensorDefinition:
         run = context.dagster_run
         if not claim(context.instance, run.run_id):
             return
-        if run.job_name != LEVEL1_REPAIR and not is_news(
+        by_hand = run.job_name == LEVEL1_REPAIR and (run.tags.get(REQUESTED_BY_TAG) != CONTROLLER)
+        if not by_hand and not is_news(
             services, f"run_failed:{run.job_name}", f"{run.job_name} fails"
         ):
             return

@@ -1,0 +1,47 @@
+"""Lets time pass: what the controller keeps is moved into the past."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from zlh_dagster.resources import gate, incidents
+from zlh_dagster.resources.services import Services
+from zlh_dagster.schema.tables import repair_event
+
+_MOMENTS = ("at", "since", "until", "opened_at", "absent_since")
+
+
+def pass_time(services: Services, **span: float) -> None:
+    """Moves breakers, pauses, approvals, incidents and the ledger back by a span."""
+    seconds = timedelta(**span).total_seconds()
+    redis: Any = services.redis
+    keys = (
+        gate.BREAKERS,
+        gate.PAUSES,
+        gate.APPROVALS,
+        gate.RESETS,
+        gate.LIMITS,
+        incidents.KEY,
+    )
+    for key in keys:
+        for name, text in redis.hgetall(key).items():
+            value = json.loads(text)
+            moved = {
+                field: None if value[field] is None else value[field] - seconds
+                for field in _MOMENTS
+                if field in value
+            }
+            redis.hset(key, name, json.dumps({**value, **moved}))
+    with services.engine.begin() as connection:
+        rows = connection.execute(sa.select(repair_event.c.id, repair_event.c.createdAt)).all()
+        for row in rows:
+            change = sa.update(repair_event).where(repair_event.c.id == row.id)
+            connection.execute(change.values(createdAt=row.createdAt - timedelta(seconds=seconds)))
+
+
+def forget_everything(services: Services) -> None:
+    """What a Redis that lost all of its data leaves behind."""
+    redis: Any = services.redis
+    redis.flushall()

@@ -1,0 +1,84 @@
+"""Law 12: one repair run in the whole deployment, two deployments on one Redis included."""
+
+import threading
+
+import pytest
+
+from tests.harness import Loop, edge_state, statuses, titles, writes
+from zlh_dagster.resources.leader import KEY
+
+SRV = "_minecraft._tcp.mc-5000.example.gg"
+
+
+@pytest.fixture
+def other(platform, tmp_path, instance):
+    """A second deployment with a home of its own, on the same Redis and database."""
+    import dagster as dg
+
+    with dg.DagsterInstance.ephemeral() as second:
+        yield Loop(platform.services(DAGSTER_HOME=str(tmp_path / "second")), second)
+
+
+@pytest.fixture
+def broken(sandbox):
+    [record] = sandbox.edge.cloudflare.named(SRV)
+    sandbox.edge.cloudflare.remove(record.id)
+
+
+def test_one_at_a_time_the_second_deployment_stands_by_and_says_so(loop, other, sandbox, broken):
+    before = edge_state(sandbox)
+    loop.judge()
+    assert other.minute() == []
+    assert "standby" in other.skips[-1]
+    assert str(loop.services.settings.home) in other.skips[-1]
+    assert edge_state(sandbox) == before
+    [run] = loop.minute()
+    assert run.success
+    assert len(writes(sandbox)) == 1
+    assert titles(sandbox) == ["Repaired server 5000"]
+
+
+def test_one_at_a_time_the_standby_takes_over_when_the_first_is_gone(loop, other, sandbox, broken):
+    """The lead lasts one lease time without its holder, well within two."""
+    loop.judge()
+    seconds = loop.services.settings.zlh_lease_seconds
+    assert 0 < loop.services.redis.pttl(KEY) <= seconds * 1000
+    loop.services.redis.delete(KEY)
+    [run] = other.minute()
+    assert run.success
+    assert loop.minute() == []
+    assert "standby" in loop.skips[-1]
+
+
+def test_one_at_a_time_a_leader_that_ends_cleanly_is_replaced_at_once(loop, other, sandbox, broken):
+    loop.judge()
+    loop.services.leadership.release()
+    other.services.leadership.release()
+    [run] = other.minute()
+    assert run.success
+
+
+def test_one_at_a_time_an_incident_is_told_by_the_leader_only(loop, other, sandbox):
+    sandbox.edge.containers.change_agent(5000, mode="refused")
+    for _ in range(3):
+        loop.minute()
+        other.minute()
+    assert titles(sandbox) == ["Server 5000: agent offline"]
+
+
+def test_one_at_a_time_two_runs_at_once_make_one_write(loop, other, sandbox, broken, instance):
+    """Both were asked for by hand: one works, the other says who holds the lease."""
+    results = []
+
+    def run(deployment):
+        results.append(deployment.by_hand((5000, "dns_republish")))
+
+    threads = [threading.Thread(target=run, args=(each,)) for each in (loop, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 2
+    assert all(result.success for result in results)
+    assert len(writes(sandbox)) == 1
+    assert statuses(loop.services) == ["succeeded"]

@@ -1,0 +1,249 @@
+"""What the operator does by hand: plan, pause, approve, breakers, revert, and the digest."""
+
+import json
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from tests.harness import edge_state, statuses, titles, writes
+from zlh_dagster.cli import main
+from zlh_dagster.cli.holds import BadRequest, scope_of, seconds_of
+from zlh_dagster.core.rules import POLICY
+from zlh_dagster.sandbox.cloudflare_records import new_record
+
+HOST = "mc-5000.example.gg"
+SRV = f"_minecraft._tcp.{HOST}"
+
+
+@pytest.fixture
+def zlh(platform, monkeypatch):
+    """The command, in this process, on the platform's environment."""
+    for name, value in platform.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(main, "_out", Console(highlight=False, soft_wrap=True, width=200))
+
+    def run(*arguments: str):
+        result = CliRunner().invoke(main.app, list(arguments))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture
+def wrong(sandbox):
+    """The public A record points elsewhere, as somebody may have meant it."""
+    [record] = [r for r in sandbox.edge.cloudflare.named(HOST) if r.type == "A"]
+    sandbox.edge.cloudflare.remove(record.id)
+    sandbox.edge.cloudflare.put(new_record(HOST, "A", "198.51.100.7", ttl=300, proxied=False))
+
+
+def revert(loop, event_id, *, live=True):
+    config = {
+        "repairs": [{"action": "revert", "target": event_id}],
+        "requested_by": "operator",
+        "live": live,
+    }
+    return loop.repair({"ops": {"level1_repair": {"config": config}}})
+
+
+def address(sandbox):
+    [record] = [r for r in sandbox.edge.cloudflare.named(HOST) if r.type == "A"]
+    return record.content, record.ttl
+
+
+def test_a_revert_puts_back_what_was_overwritten_and_pauses_the_server(loop, sandbox, wrong):
+    loop.minute()
+    [event] = loop.services.ledger.events()
+    assert event["status"] == "succeeded"
+    assert address(sandbox) == ("203.0.113.10", 60)
+    assert revert(loop, event["id"]).success
+    assert address(sandbox) == ("198.51.100.7", 300)
+    newest = loop.services.ledger.events()[0]
+    assert (newest["action"], newest["status"], newest["vmid"]) == ("revert", "succeeded", 5000)
+    assert newest["before"][0]["records"][0]["content"] == "203.0.113.10"
+    assert newest["after"][0]["records"][0]["content"] == "198.51.100.7"
+    # The loop would undo it: the server is paused, and the operator hears how to end that.
+    done = len(writes(sandbox))
+    loop.minute()
+    loop.minute()
+    assert len(writes(sandbox)) == done
+    assert "zlh resume --vmid 5000" in str(sandbox.edge.discord.inbox()[-1].payload)
+    loop.services.gate.resume("server:5000")
+    loop.minute()
+    assert address(sandbox) == ("203.0.113.10", 60)
+
+
+def test_a_revert_puts_back_an_automatic_ttl_too(loop, sandbox):
+    """A proxied record has no TTL of its own."""
+    [record] = [r for r in sandbox.edge.cloudflare.named(HOST) if r.type == "A"]
+    sandbox.edge.cloudflare.remove(record.id)
+    sandbox.edge.cloudflare.put(new_record(HOST, "A", "198.51.100.7", ttl=1, proxied=True))
+    loop.minute()
+    [event] = loop.services.ledger.events()
+    assert revert(loop, event["id"]).success
+    [record] = [r for r in sandbox.edge.cloudflare.named(HOST) if r.type == "A"]
+    assert (record.content, record.ttl, record.proxied) == ("198.51.100.7", 1, True)
+
+
+def test_a_revert_without_live_changes_nothing(loop, sandbox, wrong):
+    loop.minute()
+    [event] = loop.services.ledger.events()
+    before = edge_state(sandbox)
+    assert revert(loop, event["id"], live=False).success
+    assert edge_state(sandbox) == before
+    assert loop.services.gate.pauses() == {}
+    assert statuses(loop.services) == ["succeeded", "dry_run"]
+
+
+def test_a_revert_deletes_nothing_that_the_repair_created(loop, sandbox):
+    [record] = sandbox.edge.cloudflare.named(SRV)
+    sandbox.edge.cloudflare.remove(record.id)
+    loop.minute()
+    [event] = loop.services.ledger.events()
+    before = edge_state(sandbox)
+    revert(loop, event["id"])
+    assert edge_state(sandbox) == before
+    assert loop.services.ledger.events()[0]["error"]["code"] == "not_revertible"
+
+
+def test_a_revert_leaves_alone_what_somebody_has_changed_since(loop, sandbox, wrong):
+    loop.minute()
+    [event] = loop.services.ledger.events()
+    [record] = [r for r in sandbox.edge.cloudflare.named(HOST) if r.type == "A"]
+    sandbox.edge.cloudflare.remove(record.id)
+    sandbox.edge.cloudflare.put(new_record(HOST, "A", "198.51.100.99", ttl=60, proxied=False))
+    revert(loop, event["id"])
+    assert address(sandbox) == ("198.51.100.99", 60)
+    assert loop.services.ledger.events()[0]["status"] == "refused"
+
+
+def test_a_revert_of_what_is_not_in_the_ledger_is_refused(loop, sandbox):
+    revert(loop, "nothing")
+    assert writes(sandbox) == []
+    assert loop.services.ledger.events()[0]["error"]["code"] == "no_such_event"
+
+
+def test_the_command_pauses_and_resumes(zlh, loop, sandbox):
+    assert "paused until" in zlh("pause", "--for", "2h", "--reason", "DNS move").output
+    assert "DNS move" in zlh("status").output
+    [record] = sandbox.edge.cloudflare.named(SRV)
+    sandbox.edge.cloudflare.remove(record.id)
+    plan = zlh("plan", "--json")
+    assert plan.exit_code == 2
+    [kept] = json.loads(plan.output)["kept_back"]
+    assert (kept["vmid"], kept["code"]) == (5000, "paused")
+    loop.minute()
+    assert writes(sandbox) == []
+    assert "goes on" in zlh("resume").output
+    assert "was not paused" in zlh("resume").output
+    loop.minute()
+    assert len(writes(sandbox)) == 1
+
+
+def test_the_command_shows_and_closes_breakers(zlh, loop):
+    assert "all breakers are closed" in zlh("breakers").output
+    loop.services.gate.open_server(5000, "3 repairs within an hour")
+    [breaker] = json.loads(zlh("breakers", "--json").output)
+    assert (breaker["name"], breaker["state"]) == ("server:5000", "open")
+    assert "server:5000" in zlh("status").output
+    assert "is closed" in zlh("breakers", "reset", "server:5000").output
+    assert loop.services.gate.breakers() == {}
+
+
+def test_the_command_approves_only_what_is_open(zlh):
+    with pytest.raises(BadRequest, match="no incident"):
+        zlh("approve", "mass_drift:cloudflare")
+
+
+def test_the_command_prints_the_policy(zlh):
+    printed = json.loads(zlh("plan", "--policy", "--json").output)
+    assert [row["kind"] for row in printed] == [rule.kind.value for rule in POLICY]
+    text = zlh("plan", "--policy").output
+    assert "nothing is ever deleted" in " ".join(text.split())
+
+
+def test_a_plan_does_not_count_as_a_read_of_dead_jobs(zlh, loop):
+    before = loop.services.redis.hgetall("zlh:dead_jobs")
+    zlh("plan")
+    assert loop.services.redis.hgetall("zlh:dead_jobs") == before
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30m", 1800), ("2h", 7200), ("1d12h", 129_600), ("90s", 90)]
+)
+def test_a_span_is_read(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "two hours", "-1h", "0m"])
+def test_what_is_no_span_says_what_one_is(text):
+    with pytest.raises(BadRequest, match="30m, 2h or 1d12h"):
+        seconds_of(text)
+
+
+def test_a_scope_is_everything_one_surface_or_one_server():
+    assert scope_of(surface=None, vmid=None) == "everything"
+    assert scope_of(surface="velocity", vmid=None) == "surface:velocity"
+    assert scope_of(surface=None, vmid=5000) == "server:5000"
+    with pytest.raises(BadRequest, match="known are"):
+        scope_of(surface="route53", vmid=None)
+    with pytest.raises(BadRequest, match="not both"):
+        scope_of(surface="velocity", vmid=5000)
+
+
+def test_the_digest_tells_the_day(loop, sandbox, wrong):
+    sandbox.edge.containers.change_agent(5001, mode="refused")
+    loop.minute()
+    sandbox.edge.faults.switch_on("technitium", "status", code=500)
+    loop.minute()
+    job = loop.definitions.resolve_job_def("digest")
+    assert job.execute_in_process(instance=loop.instance).success
+    message = sandbox.edge.discord.inbox()[-1]
+    assert message.level == "info"
+    text = message.payload["embeds"][0]["description"].replace("\\", "")
+    assert "Ticks: 2 of 1440" in text
+    assert "cloudflare_records 100 %" in text
+    assert "technitium_records 50 %" in text
+    assert "Drift found: 1" in text
+    assert "Repaired: 1, failed: 0" in text
+    assert "(5000)" in text
+    assert "Open incidents: 1" in text
+    assert "Server 5001: agent offline" in text
+    assert "all closed" in text
+
+
+def test_an_error_of_the_sensor_itself_is_told_once_and_raised(loop, sandbox, monkeypatch):
+    loop.minute()
+    loop.observe()
+    monkeypatch.setattr(loop.services.gate, "holds", lambda: 1 / 0)
+    for _ in range(3):
+        with pytest.raises(Exception, match="division by zero"):
+            loop.judge()
+    assert titles(sandbox) == ["The drift sensor fails: nothing is repaired"]
+
+
+def test_a_failed_repair_raises_an_event_of_its_own(loop, sandbox):
+    sandbox.edge.faults.switch_on("cloudflare", "write_ignored")
+    [record] = sandbox.edge.cloudflare.named(SRV)
+    sandbox.edge.cloudflare.remove(record.id)
+    [run] = loop.minute()
+    events = [e for e in run.all_events if e.event_type_value == "ASSET_OBSERVATION"]
+    [event] = events
+    metadata = event.asset_observation_data.asset_observation.metadata
+    assert metadata["escalation"].value == "repair_failed"
+    assert metadata["vmid"].value == 5000
+    assert sandbox.edge.discord.inbox()[-1].level == "critical"
+
+
+def test_a_repair_that_a_breaker_refused_raises_an_event_of_its_own(loop, sandbox):
+    for _ in range(4):
+        for record in sandbox.edge.cloudflare.named(SRV):
+            sandbox.edge.cloudflare.remove(record.id)
+        runs = loop.minute()
+    [event] = [e for e in runs[-1].all_events if e.event_type_value == "ASSET_OBSERVATION"]
+    metadata = event.asset_observation_data.asset_observation.metadata
+    assert metadata["escalation"].value == "breaker_open"
+    assert sandbox.edge.discord.inbox()[-1].level == "critical"

@@ -1,0 +1,130 @@
+"""`zlh pause`, `resume`, `approve`, `breakers`: the operator's hand on the loop."""
+
+import getpass
+import json
+import os
+import re
+import socket
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from zlh_dagster.core import times
+from zlh_dagster.core.breaker import Breaker
+from zlh_dagster.core.holds import EVERYTHING, Pause
+from zlh_dagster.core.model import Surface
+from zlh_dagster.core.rules import Kind
+from zlh_dagster.resources.services import Services
+
+_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_SECONDS = (86_400, 3_600, 60, 1)
+
+
+class BadRequest(Exception):
+    """What was asked for cannot be done; the message says what can."""
+
+
+def seconds_of(text: str) -> int:
+    """The seconds of ``2h``, ``90m``, ``1d12h``.
+
+    Raises:
+        BadRequest: If it is no such text.
+    """
+    found = _SPAN.fullmatch(text.strip().lower())
+    total = 0
+    if found:
+        total = sum(int(n or 0) * s for n, s in zip(found.groups(), _SECONDS, strict=True))
+    if total <= 0:
+        raise BadRequest(f"--for {text!r}: give a time such as 30m, 2h or 1d12h")
+    return total
+
+
+def scope_of(*, surface: str | None, vmid: int | None) -> str:
+    """What a pause covers.
+
+    Raises:
+        BadRequest: If both are named, or the surface is none.
+    """
+    if surface is not None and vmid is not None:
+        raise BadRequest("name a surface or a server, not both")
+    if surface is not None:
+        known = [s.value for s in Surface]
+        if surface not in known:
+            raise BadRequest(f"--surface {surface}: known are {', '.join(known)}")
+        return f"surface:{surface}"
+    return EVERYTHING if vmid is None else f"server:{vmid}"
+
+
+def pause(services: Services, scope: str, *, span: str | None, reason: str | None) -> Pause:
+    """Begins a pause, which always has a reason.
+
+    Raises:
+        BadRequest: If the time cannot be read.
+        RedisUnavailable: If Redis does not answer.
+    """
+    now = time.time()
+    made = Pause(
+        scope=scope,
+        reason=(reason or "").strip() or f"by hand, {_user()} on {socket.gethostname()}",
+        since=now,
+        until=None if span is None else now + seconds_of(span),
+    )
+    services.gate.pause(made)
+    return made
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run under a number that has no name; the switch works all the same.
+        return f"user {os.getuid()}"
+
+
+def approve(services: Services, incident: str) -> None:
+    """Lets the batch of one escalated mass drift through, once.
+
+    Raises:
+        BadRequest: If that incident is not open, or is not one that can be approved.
+        RedisUnavailable: If Redis does not answer.
+    """
+    known = services.incidents.all_open()
+    mass = [name for name in known if name.startswith(f"{Kind.MASS_DRIFT.value}:")]
+    if incident not in known:
+        raise BadRequest(f"no incident {incident!r} is open; open and approvable: {_listed(mass)}")
+    if incident not in mass:
+        raise BadRequest(f"{incident} needs no approval; approvable: {_listed(mass)}")
+    services.gate.approve(incident)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def breakers(services: Services) -> list[dict[str, Any]]:
+    """All breakers that have seen a failure, as JSON."""
+    now = time.time()
+    return [
+        {"name": name, "state": breaker.state(now).value, **breaker.to_json()}
+        for name, breaker in sorted(services.gate.breakers().items())
+    ]
+
+
+def show_breakers(out: Console, found: list[dict[str, Any]], *, as_text: bool) -> None:
+    """Prints the breakers."""
+    if not as_text:
+        out.print_json(json.dumps(found))
+        return
+    if not found:
+        out.print("all breakers are closed")
+        return
+    now = time.time()
+    table = Table("breaker", "state", "failures", "half-open in", "last failure")
+    for row in found:
+        until = Breaker.from_json(row).until
+        left = "-" if until is None or until <= now else times.words(until - now)
+        table.add_row(row["name"], row["state"], str(row["failures"]), left, escape(row["reason"]))
+    out.print(table)

@@ -1,0 +1,303 @@
+"""What containers, agents, operations and backups tell: decisions over one tick's snapshots.
+
+Frames are those of ``core.fleet`` and the platform's rows; times in them are ISO text. Whoever
+calls passes only what was observed: a source that was not seen is ``None``, and nothing is
+concluded from it.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+
+from zlh_dagster.core import times
+from zlh_dagster.core.fleet import Answer, JobState, operations_frame
+from zlh_dagster.core.model import Action, rows_of
+from zlh_dagster.core.policy import AGENTS, CONTAINERS, OPERATIONS, PAYLOADS
+from zlh_dagster.core.repair import Finding, RepairRequest
+from zlh_dagster.core.rules import RULES, Kind
+
+HEARTBEAT_SECONDS = 120
+"""Age from which a heartbeat has expired: a worker renews its job's lock every 15 s (BullMQ), so
+eight renewals were missed."""
+
+STUCK_SECONDS = 15 * 60
+DEAD_READS = 2
+DEAD_SECONDS = 60
+"""A job is dead only after this many reads, the first and the last this far apart."""
+
+BACKUP_GRACE_SECONDS = 30 * 60
+"""A backup that is being made just now is not missed."""
+
+STOPPED_STATES = frozenset({"stopped", "stopping", "offline"})
+"""States of an agent in which the server itself does not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """One tick beside the edge; ``None`` where a source was not observed or is off."""
+
+    payloads: pd.DataFrame
+    containers: pd.DataFrame | None
+    agents: pd.DataFrame | None
+    operations: pd.DataFrame | None
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What to repair and what to tell."""
+
+    repairs: tuple[RepairRequest, ...]
+    findings: tuple[Finding, ...]
+
+
+def watch(fleet: Fleet, *, level2: Collection[str] = ()) -> Watched:
+    """Everything that a tick shows beside the edge.
+
+    Args:
+        fleet: The tick.
+        level2: Level-2 actions that the operator has switched on.
+    """
+    repairs, findings = [], [*missed_backups(fleet), *offline_agents(fleet), *addresses(fleet)]
+    for row in _rows(fleet.operations):
+        if is_stale(row, fleet.now):
+            repairs.append(_operation_request(row, Action.CLEAR_STALE_OPERATION_LOCK))
+        elif is_stuck(row, fleet.now):
+            repairs.append(_operation_request(row, Action.FAIL_STUCK_PROVISIONING))
+        elif waits_long(row, fleet.now):
+            findings.append(_waiting(row))
+    for row in suspended_running(fleet):
+        if Action.STOP_SUSPENDED_WORKLOAD.value in level2:
+            reason = "billing is suspended, the server runs"
+            repairs.append(
+                RepairRequest(int(row["vmid"]), Action.STOP_SUSPENDED_WORKLOAD, reason=reason)
+            )
+        else:
+            findings.append(_suspended(row))
+    return Watched(tuple(repairs), tuple(findings))
+
+
+def with_jobs(operations: pd.DataFrame, states: Mapping[tuple[str, str], JobState]) -> pd.DataFrame:
+    """Operations with the state of their queue jobs; one without a job identifier has none.
+
+    Args:
+        operations: Frame with ``OPEN_OPERATION_COLUMNS``.
+        states: By queue and job identifier.
+    """
+    return operations_frame(
+        {
+            **row,
+            "job": (
+                JobState.NONE if row["jobId"] is None else states[(row["queue"], row["jobId"])]
+            ).value,
+        }
+        for row in rows_of(operations)
+    )
+
+
+def job_is_dead(row: dict[str, Any], now: datetime) -> bool:
+    """Whether the queue job was dead at two reads at least 60 s apart."""
+    since = times.age_seconds(row["deadSince"], now)
+    return (
+        JobState(row["job"]).dead
+        and since is not None
+        and since >= DEAD_SECONDS
+        and int(row["deadReads"]) >= DEAD_READS
+    )
+
+
+def is_stale(row: dict[str, Any], now: datetime) -> bool:
+    """Whether a running operation holds its lock though nobody works on it."""
+    return row["status"] == "running" and lock_expired(row, now) and job_is_dead(row, now)
+
+
+def lock_expired(row: dict[str, Any], now: datetime) -> bool:
+    """Whether heartbeat or lease has expired; an operation that has neither never expires."""
+    heartbeat = times.age_seconds(row["heartbeatAt"], now)
+    lease = times.age_seconds(row["leaseExpiresAt"], now)
+    return (heartbeat is not None and heartbeat > HEARTBEAT_SECONDS) or (
+        lease is not None and lease > 0
+    )
+
+
+def is_stuck(row: dict[str, Any], now: datetime) -> bool:
+    """Whether a create operation was queued, never moved, and its job is dead."""
+    return _queued_long(row, now) and job_is_dead(row, now)
+
+
+def waits_long(row: dict[str, Any], now: datetime) -> bool:
+    """Whether a create operation was queued for long and its job is alive and not worked on."""
+    state = JobState(row["job"])
+    return _queued_long(row, now) and not state.dead and state is not JobState.ACTIVE
+
+
+def _queued_long(row: dict[str, Any], now: datetime) -> bool:
+    moved = [
+        age
+        for column in ("createdAt", "progressAt", "heartbeatAt")
+        if (age := times.age_seconds(row[column], now)) is not None
+    ]
+    return (
+        row["type"] == "create"
+        and row["status"] == "queued"
+        and bool(moved)
+        and min(moved) > STUCK_SECONDS
+    )
+
+
+def offline_agents(fleet: Fleet) -> Iterable[Finding]:
+    """Servers whose container runs while their agent does not answer."""
+    if fleet.containers is None or fleet.agents is None:
+        return
+    silent = fleet.agents[
+        fleet.agents["answer"].isin([Answer.SILENT.value, Answer.UNHEALTHY.value])
+    ]
+    running = set(fleet.containers.loc[fleet.containers["status"] == "running", "vmid"])
+    locked = set(fleet.containers.loc[fleet.containers["lock"].notna(), "vmid"])
+    busy = _busy_servers(fleet.operations)
+    quiet = _active(fleet.payloads) & running - locked - busy
+    for row in rows_of(silent[silent["vmid"].isin(quiet)]):
+        vmid = int(row["vmid"])
+        yield _finding(
+            Kind.AGENT_OFFLINE,
+            vmid,
+            f"Server {vmid}: agent offline",
+            f"The container runs, the agent at {row['address']} does not answer"
+            f" ({row['detail'] or row['answer']}). Restarting it is yours to decide.",
+            (CONTAINERS, AGENTS, PAYLOADS),
+        )
+
+
+def addresses(fleet: Fleet) -> Iterable[Finding]:
+    """Servers whose agent may not be called."""
+    if fleet.agents is None:
+        return
+    refused = fleet.agents[fleet.agents["answer"] == Answer.REFUSED.value]
+    for row in rows_of(refused[refused["vmid"].isin(_active(fleet.payloads))]):
+        vmid = int(row["vmid"])
+        yield _finding(
+            Kind.AGENT_ADDRESS,
+            vmid,
+            f"Server {vmid}: its agent's address is refused",
+            f"{row['detail']}. The agent was not called. Mend the row's ip, or add the network to"
+            " ZLH_AGENT_NETWORKS if it is yours.",
+            (AGENTS, PAYLOADS),
+        )
+
+
+def suspended_running(fleet: Fleet) -> Iterable[dict[str, Any]]:
+    """The platform's rows of servers that are suspended for billing and run all the same.
+
+    Not those in maintenance, nor those whose container is being backed up or moved just now.
+    """
+    if fleet.containers is None:
+        return
+    rows = fleet.payloads[
+        (fleet.payloads["ctype"] == "game")
+        & (fleet.payloads["billingStatus"] == "suspended")
+        & fleet.payloads["lifecycle"].isin(["active", "suspended"])
+        & fleet.payloads["maintenanceReason"].isna()
+    ]
+    free = (fleet.containers["status"] == "running") & fleet.containers["lock"].isna()
+    running = set(fleet.containers.loc[free, "vmid"])
+    states = {}
+    if fleet.agents is not None:
+        states = dict(zip(fleet.agents["vmid"], fleet.agents["state"], strict=True))
+    for row in rows_of(rows[rows["vmid"].isin(running)]):
+        if states.get(row["vmid"]) not in STOPPED_STATES:
+            yield row
+
+
+def missed_backups(fleet: Fleet) -> Iterable[Finding]:
+    """Servers whose last backup is older than their interval allows."""
+    rows = fleet.payloads
+    asked = pd.to_numeric(rows["backupEveryHours"], errors="coerce")
+    base = rows["lastBackupAt"].where(rows["lastBackupAt"].notna(), rows["createdAt"])
+    age = times.ages(base, fleet.now)
+    late = (asked > 0) & (age > asked * 3600 + BACKUP_GRACE_SECONDS)
+    late &= rows["vmid"].isin(_active(rows))
+    for row, hours, seconds in zip(rows_of(rows[late]), asked[late], age[late], strict=True):
+        vmid = int(row["vmid"])
+        what = "the last one was" if isinstance(row["lastBackupAt"], str) else "created"
+        yield _finding(
+            Kind.BACKUP_MISSED,
+            vmid,
+            f"Server {vmid}: backup missed",
+            f"One is wanted every {hours:g} h, {what} {times.words(seconds)} ago. Look at the"
+            " backup jobs; nothing is repaired here.",
+            (PAYLOADS,),
+        )
+
+
+def _waiting(row: dict[str, Any]) -> Finding:
+    return Finding(
+        incident=f"{Kind.PROVISIONING_WAITS.value}:{row['id']}",
+        severity=RULES[Kind.PROVISIONING_WAITS].message,
+        title=f"{_server(row)}: provisioning waits",
+        text=f"Operation {row['id']} has been queued for over 15 minutes; its job in queue"
+        f" {row['queue']} is {row['job']}. Is the worker running?",
+        vmid=None if pd.isna(row["vmid"]) else int(row["vmid"]),
+        sources=(OPERATIONS,),
+    )
+
+
+def _suspended(row: dict[str, Any]) -> Finding:
+    vmid = int(row["vmid"])
+    action = Action.STOP_SUSPENDED_WORKLOAD
+    return _finding(
+        Kind.SUSPENDED_RUNNING,
+        vmid,
+        f"Server {vmid}: billing suspended, still running",
+        f"Recommended: stop it. {action.value} is level {action.level} and not switched on"
+        f" (ZLH_LEVEL2_ACTIONS={action.value} lets the loop do it).",
+        (CONTAINERS, PAYLOADS),
+    )
+
+
+def _operation_request(row: dict[str, Any], action: Action) -> RepairRequest:
+    vmid = None if pd.isna(row["vmid"]) else int(row["vmid"])
+    reason = f"{row['type']} operation {row['status']}, its queue job is {row['job']}"
+    return RepairRequest(vmid, action, target=str(row["id"]), reason=reason)
+
+
+def _finding(kind: Kind, vmid: int, title: str, text: str, sources: tuple[str, ...]) -> Finding:
+    rule = RULES[kind]
+    return Finding(
+        incident=f"{kind.value}:{vmid}",
+        severity=rule.message,
+        title=title,
+        text=text,
+        action=rule.action,
+        vmid=vmid,
+        sources=sources,
+    )
+
+
+def _server(row: dict[str, Any]) -> str:
+    return "A new server" if pd.isna(row["vmid"]) else f"Server {int(row['vmid'])}"
+
+
+def _active(payloads: pd.DataFrame) -> set[Any]:
+    """Servers that should be up and are not locked."""
+    rows = payloads[
+        (payloads["lifecycle"] == "active")
+        & payloads["billingStatus"].isin(["active", "past_due"])
+        & payloads["maintenanceReason"].isna()
+    ]
+    return set(rows["vmid"])
+
+
+def _busy_servers(operations: pd.DataFrame | None) -> set[Any]:
+    """Servers that somebody works on: an agent is silent while its server restarts."""
+    return {
+        row["vmid"]
+        for row in _rows(operations)
+        if not pd.isna(row["vmid"]) and not JobState(row["job"]).dead
+    }
+
+
+def _rows(frame: pd.DataFrame | None) -> list[dict[str, Any]]:
+    return [] if frame is None else rows_of(frame)

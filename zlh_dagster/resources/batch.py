@@ -1,0 +1,211 @@
+"""What one repair run was asked to do, and what it writes into the ledger about it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zlh_dagster.core.incidents import Incident
+from zlh_dagster.core.policy import sources_of
+from zlh_dagster.core.repair import (
+    BREAKER_OPEN,
+    Finding,
+    Refusal,
+    RepairOutcome,
+    RepairRequest,
+    Status,
+)
+from zlh_dagster.core.rules import Severity
+from zlh_dagster.resources.ledger import Entry, Ledger
+
+OPERATOR, CONTROLLER = "operator", "controller"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch; each subject at most once.
+
+    Attributes:
+        decided_at: When the controller decided it, seconds since the epoch; null by hand.
+        due: Incidents to remind of.
+        over: Incidents that are over.
+    """
+
+    repairs: tuple[RepairRequest, ...]
+    findings: tuple[Finding, ...]
+    requested_by: str
+    run_id: str
+    live: bool
+    fencing_token: int
+    decided_at: float | None = None
+    due: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
+
+    @property
+    def by_hand(self) -> bool:
+        return self.requested_by == OPERATOR
+
+    def entry(self, request: RepairRequest, *, surface: str | None = None, **values: Any) -> Entry:
+        """A ledger row for one request."""
+        if surface is None and len(request.covers) == 1:
+            surface = request.covers[0].value
+        return Entry(
+            action=request.action.value,
+            level=request.action.level,
+            reason=request.reason or f"{request.action.value} asked for by hand",
+            requested_by=self.requested_by,
+            run_id=self.run_id,
+            fencing_token=self.fencing_token,
+            vmid=request.vmid,
+            surface=surface,
+            **values,
+        )
+
+
+class Recorder:
+    """Turns refusals, dry runs and failures into ledger rows, incidents and outcomes.
+
+    What lasts is recorded and told once: at the first time, and always when asked for by hand.
+
+    Args:
+        batch: The batch.
+        ledger: The repair ledger.
+        open_incidents: What was open when the batch began.
+    """
+
+    def __init__(
+        self, batch: Batch, ledger: Ledger, open_incidents: Mapping[str, Incident]
+    ) -> None:
+        self._batch = batch
+        self._ledger = ledger
+        self._open = open_incidents
+        self.opened: list[Finding] = []
+
+    def refuse(
+        self, request: RepairRequest, refusal: Refusal, *, event_id: str | None = None
+    ) -> RepairOutcome:
+        """Records a refusal, unless ``event_id`` names the row that says so already."""
+        incident, severity = request.refusal_incident, Severity.WARNING
+        if refusal.code == BREAKER_OPEN and request.vmid is not None:
+            incident, severity = f"breaker:server:{request.vmid}", Severity.CRITICAL
+        news = self._is_news(incident)
+        if news:
+            if event_id is None:
+                entry = self._batch.entry(request, error=refusal.to_json())
+                event_id = self._ledger.record(entry, Status.REFUSED)
+            title = f"{_name(request)}: {request.action.value} refused"
+            self._opens(request, incident, severity, title, refusal.message)
+        return RepairOutcome(
+            request=request,
+            status=Status.REFUSED,
+            reason=refusal.message,
+            event_id=event_id,
+            code=refusal.code,
+            incident=incident,
+            is_news=news,
+        )
+
+    def dry_run(
+        self,
+        request: RepairRequest,
+        *,
+        before: Any,
+        after: Any,
+        changes: tuple[str, ...],
+        surface: str | None = None,
+    ) -> RepairOutcome:
+        """Records what would have been written."""
+        incident = request.dry_run_incident
+        event_id = None
+        news = self._is_news(incident)
+        if news:
+            entry = self._batch.entry(request, surface=surface, before=before, after=after)
+            event_id = self._ledger.record(entry, Status.DRY_RUN)
+            title = f"{_name(request)}: would {request.action.value}"
+            self._opens(request, incident, Severity.REPAIR, title, "; ".join(changes))
+        return RepairOutcome(
+            request=request,
+            status=Status.DRY_RUN,
+            reason="",
+            changes=changes,
+            event_id=event_id,
+            incident=incident,
+            is_news=news,
+        )
+
+    def failed(
+        self,
+        request: RepairRequest,
+        reason: str,
+        *,
+        code: str = "repair_failed",
+        changes: tuple[str, ...] = (),
+        event_id: str | None = None,
+    ) -> RepairOutcome:
+        """A failure, its ledger row closed already where there is one; told once while it lasts."""
+        incident = request.failure_incident
+        news = self._is_news(incident)
+        if news:
+            title = f"{_name(request)}: {request.action.value} failed"
+            self._opens(request, incident, Severity.CRITICAL, title, reason)
+        return RepairOutcome(
+            request=request,
+            status=Status.FAILED,
+            reason=reason,
+            changes=changes,
+            event_id=event_id,
+            code=code,
+            incident=incident,
+            is_news=news,
+        )
+
+    def finding(self, finding: Finding) -> bool:
+        """Records a finding; returns whether it is news."""
+        if finding.incident in self._open:
+            return False
+        if finding.action is not None:
+            entry = Entry(
+                action=finding.action.value,
+                level=finding.action.level,
+                reason=finding.title,
+                requested_by=self._batch.requested_by,
+                run_id=self._batch.run_id,
+                fencing_token=self._batch.fencing_token,
+                vmid=finding.vmid,
+                surface=finding.surface.value if finding.surface else None,
+                error={"code": finding.kind, "message": finding.text},
+            )
+            self._ledger.record(entry, Status.REFUSED)
+        self.opened.append(finding)
+        return True
+
+    def _is_news(self, incident: str) -> bool:
+        return self._batch.by_hand or incident not in self._open
+
+    def _opens(
+        self, request: RepairRequest, incident: str, severity: Severity, title: str, text: str
+    ) -> None:
+        if self._batch.by_hand:
+            # The operator is looking; nothing lasts that a tick would have to find again.
+            return
+        self.opened.append(
+            Finding(
+                incident=incident,
+                severity=severity,
+                title=title,
+                text=text,
+                action=request.action,
+                vmid=request.vmid,
+                sources=sources_of(request),
+            )
+        )
+
+
+def converged(request: RepairRequest, what: str = "the edge is as it should be") -> RepairOutcome:
+    """Nothing is wrong any more."""
+    return RepairOutcome(request=request, status=None, reason=f"nothing to do: {what}")
+
+
+def _name(request: RepairRequest) -> str:
+    if request.vmid is not None:
+        return f"Server {request.vmid}"
+    return f"Operation {request.subject}"

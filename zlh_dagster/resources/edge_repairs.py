@@ -1,0 +1,212 @@
+"""Repairs of the edge: guard, look, write, look again, record.
+
+Requests go through in chunks. For each chunk the guards are read from the database and the surfaces
+are listed afresh; what is still wrong is written by the publisher and proved.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from zlh_dagster.core import changes as core_changes
+from zlh_dagster.core.changes import Plan, plan_changes
+from zlh_dagster.core.desired import EdgeConfig, desired_edge
+from zlh_dagster.core.guards import changed_refusal, edge_refusals, row_of
+from zlh_dagster.core.holds import HELD, Holds
+from zlh_dagster.core.model import Surface
+from zlh_dagster.core.repair import Refusal, RepairOutcome, RepairRequest
+from zlh_dagster.resources.batch import Batch, Recorder, converged
+from zlh_dagster.resources.database import DatabaseError
+from zlh_dagster.resources.gate import Gate
+from zlh_dagster.resources.ledger import Fenced
+from zlh_dagster.resources.preconditions import Checks
+from zlh_dagster.resources.publisher import EdgePublisher, OpenRepair, Sight, Stopped
+
+
+class PayloadReader(Protocol):
+    """Reads the platform's rows now, of some servers or of all."""
+
+    def __call__(self, vmids: Iterable[int] | None = None) -> pd.DataFrame: ...
+
+
+CHUNK = 50
+"""Servers between two looks at the surfaces."""
+
+LOOK_SECONDS = 10.0
+"""Age of a look from which no further server is written to before the next one."""
+
+
+class EdgeRepairs:
+    """Carries out the edge actions of one batch.
+
+    Args:
+        publisher: Writes to the edge, under the lease.
+        read_payloads: Reads the platform's rows, now.
+        edge: Where servers are published.
+        checks: What every repair passes first.
+        gate: Pauses and breakers.
+        recorder: Keeps refusals and dry runs.
+    """
+
+    def __init__(
+        self,
+        *,
+        publisher: EdgePublisher,
+        read_payloads: PayloadReader,
+        edge: EdgeConfig,
+        checks: Checks,
+        gate: Gate,
+        recorder: Recorder,
+    ) -> None:
+        self._publisher = publisher
+        self._read_payloads = read_payloads
+        self._edge = edge
+        self._checks = checks
+        self._gate = gate
+        self._recorder = recorder
+
+    def run(self, batch: Batch, requests: list[RepairRequest]) -> Iterator[list[RepairOutcome]]:
+        """The outcomes of each chunk, in turn.
+
+        Raises:
+            DatabaseError: If guards or ledger cannot be read before a chunk's first write.
+            Fenced: If another controller has taken over.
+            RedisUnavailable: If pauses and breakers cannot be read.
+        """
+        left = list(requests)
+        while left:
+            holds = self._gate.holds()
+            # A half-open breaker lets one server through; only its success lets others follow.
+            trial = batch.live and any(holds.on_trial(s) for r in left for s in r.covers)
+            chunk, left = (left[:1], left[1:]) if trial else (left[:CHUNK], left[CHUNK:])
+            outcomes, late = self._chunk(batch, chunk, holds)
+            yield outcomes
+            left = [*late, *left]
+
+    def _chunk(
+        self, batch: Batch, requests: list[RepairRequest], holds: Holds
+    ) -> tuple[list[RepairOutcome], list[RepairRequest]]:
+        """The outcomes of some servers, and those whose look grew too old before their turn."""
+        why = self._checks.refusals(requests)
+        payloads = self._read_payloads()
+        desired = desired_edge(payloads, self._edge)
+        guards = edge_refusals(
+            requests, payloads=payloads, desired=desired.records, invalid=desired.invalid
+        )
+        closed = {s: refusal for s in Surface if (refusal := holds.surface(s)) is not None}
+        allowed: dict[RepairRequest, RepairRequest] = {}
+        for request in requests:
+            refusal = why.get(request)
+            narrowed = _narrowed(request, closed)
+            if refusal is None and not self._publisher.has(request.covers):
+                # Before the guards: where nothing is on, no server is published either.
+                refusal = Refusal("surface_off", "none of the surfaces it covers is configured")
+            refusal = refusal or guards.get(request.vmid or 0)
+            if refusal is None and isinstance(narrowed, Refusal):
+                refusal = narrowed
+            if refusal is not None:
+                why[request] = refusal
+            elif isinstance(narrowed, RepairRequest):
+                allowed[request] = narrowed
+        looked_at = time.monotonic()
+        sight = self._publisher.look({s for request in allowed.values() for s in request.covers})
+        wanted = _wanted(list(allowed.values()), desired.records, sight)
+        plans = plan_changes(wanted, sight.rows())
+        outcomes: list[RepairOutcome] = []
+        to_write: list[tuple[RepairRequest, Plan, tuple[str, ...]]] = []
+        for request in requests:
+            plan = plans.get(request.vmid or 0, Plan())
+            covers = allowed[request].covers if request in allowed else ()
+            blind = tuple(sight.unread[s] for s in covers if s in sight.unread)
+            refusal = why.get(request) or _nothing_but_reasons(plan, blind)
+            if refusal:
+                outcomes.append(self._recorder.refuse(request, refusal))
+            elif not plan.changes:
+                outcomes.append(converged(request))
+            elif not batch.live:
+                outcomes.append(
+                    self._recorder.dry_run(
+                        request,
+                        before=core_changes.before(plan.changes),
+                        after=core_changes.wanted(plan.changes),
+                        changes=tuple(change.describe() for change in plan.changes),
+                        surface=plan.surface,
+                    )
+                )
+            else:
+                skipped = tuple(closed[s].message for s in request.covers if s in closed)
+                plan = replace(plan, left_alone=(*plan.left_alone, *skipped))
+                to_write.append((request, plan, blind))
+        # Last, so that nothing that can fail stands between a write and its proof.
+        opened: list[OpenRepair] = []
+        late: list[RepairRequest] = []
+        held: list[tuple[RepairRequest, Refusal]] = []
+        for request, plan, blind in to_write:
+            if opened and time.monotonic() - looked_at > LOOK_SECONDS:
+                late.append(request)
+                continue
+            before = core_changes.before(plan.changes)
+            entry = batch.entry(request, surface=plan.surface, before=before)
+            try:
+                changed = self._changed(request, payloads)
+                if changed is not None:
+                    held.append((request, changed))
+                    continue
+                opened.append(self._publisher.write(request, plan, entry, blind))
+            except (DatabaseError, Fenced) as error:
+                outcomes.append(
+                    self._recorder.failed(request, f"not tried: {error}", code="not_tried")
+                )
+            except Stopped as stop:
+                if stop.code in HELD:
+                    held.append((request, Refusal(stop.code, str(stop))))
+                    continue
+                outcomes.append(
+                    self._recorder.failed(
+                        request,
+                        f"not tried: {stop}",
+                        code=stop.code,
+                        changes=tuple(change.describe() for change in plan.changes),
+                    )
+                )
+        proved = self._publisher.prove(opened, self._recorder)
+        refused = [self._recorder.refuse(request, refusal) for request, refusal in held]
+        return [*outcomes, *proved, *refused], late
+
+    def _changed(self, request: RepairRequest, payloads: pd.DataFrame) -> Refusal | None:
+        """Guards at the last moment: the row as it is directly before the write."""
+        if request.vmid is None:
+            return None
+        now = self._read_payloads([request.vmid])
+        return changed_refusal(row_of(payloads, request.vmid), row_of(now, request.vmid))
+
+
+def _narrowed(request: RepairRequest, closed: dict[Surface, Refusal]) -> RepairRequest | Refusal:
+    """The request without the surfaces that may not be written to, or why none is left."""
+    left = tuple(surface for surface in request.covers if surface not in closed)
+    if left or not request.covers:
+        return replace(request, surfaces=left)
+    return next(closed[surface] for surface in request.covers)
+
+
+def _wanted(requests: list[RepairRequest], desired: pd.DataFrame, sight: Sight) -> pd.DataFrame:
+    """The desired records of these servers on the surfaces that were just read."""
+    seen = {surface.value for surface in sight.observed}
+    covers = {r.vmid: {s.value for s in r.covers} & seen for r in requests}
+    rows = desired[desired["vmid"].isin(list(covers))]
+    pairs = zip(rows["vmid"], rows["surface"], strict=True)
+    keep = np.array([surface in covers[int(vmid)] for vmid, surface in pairs], dtype=bool)
+    return rows[keep].reset_index(drop=True)
+
+
+def _nothing_but_reasons(plan: Plan, blind: tuple[str, ...]) -> Refusal | None:
+    """Why nothing can be written, where there is a reason beyond 'nothing is wrong'."""
+    if plan.changes:
+        return None
+    if blind:
+        return Refusal("unobserved", "; ".join((*plan.left_alone, *blind)))
+    return Refusal("not_mendable", "; ".join(plan.left_alone)) if plan.left_alone else None

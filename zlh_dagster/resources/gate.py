@@ -1,0 +1,207 @@
+"""The gate before every repair: pauses, breakers and approvals, kept in Redis.
+
+State that cannot be read is no permission: every method raises ``RedisUnavailable`` when Redis does
+not answer, and whoever repairs stops then.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import redis
+
+from zlh_dagster.core.breaker import (
+    CLOSED,
+    SERVER_OPEN_SECONDS,
+    Breaker,
+    State,
+    server_breaker,
+    surface_breaker,
+)
+from zlh_dagster.core.holds import Holds, Pause, clock
+from zlh_dagster.core.model import Surface
+from zlh_dagster.resources.table import RedisTable
+
+BREAKERS, PAUSES, APPROVALS, RESETS, LIMITS = (
+    "zlh:breakers",
+    "zlh:pauses",
+    "zlh:approvals",
+    "zlh:budget_resets",
+    "zlh:rate_limits",
+)
+APPROVAL_SECONDS = 900
+"""For how long an approval waits for a tick that shows its incident."""
+
+LIMIT_SECONDS = 300.0
+"""Wait where a provider limits and does not say for how long: Cloudflare blocks for 5 minutes."""
+
+LONGEST_OPEN_SECONDS = 3600.0
+
+
+class Gate:
+    """Pauses, breakers and approvals of one deployment.
+
+    Args:
+        client: Redis.
+        failures_to_open: Failures in a row that open a surface's breaker.
+        open_seconds: How long it stays open before one repair is tried.
+    """
+
+    def __init__(
+        self, client: "redis.Redis", *, failures_to_open: int, open_seconds: float
+    ) -> None:
+        self._breakers = RedisTable(client, BREAKERS, "breakers")
+        self._pauses = RedisTable(client, PAUSES, "pauses")
+        self._approvals = RedisTable(client, APPROVALS, "approvals")
+        self._resets = RedisTable(client, RESETS, "breakers")
+        self._limits = RedisTable(client, LIMITS, "rate limits")
+        self._failures_to_open = failures_to_open
+        self._open_seconds = open_seconds
+
+    def holds(self) -> Holds:
+        """Everything that keeps repairs back, now."""
+        now = time.time()
+        return Holds(
+            now=now,
+            pauses=self.pauses(),
+            breakers=self.breakers(),
+            approved=frozenset(
+                name
+                for name, value in self._approvals.all().items()
+                if 0 <= now - _moment(value, "at") <= APPROVAL_SECONDS
+            ),
+        )
+
+    def breakers(self) -> dict[str, Breaker]:
+        """All breakers that have seen a failure; one that cannot be read counts as closed."""
+        read = {}
+        for name, value in self._breakers.all().items():
+            try:
+                read[name] = Breaker.from_json(value)
+            except (TypeError, ValueError, OverflowError):
+                read[name] = CLOSED
+        now = time.time()
+        ended = [n for n, b in read.items() if _is_server(n) and b.state(now) is State.HALF_OPEN]
+        self._breakers.remove(*ended)
+        return {name: breaker for name, breaker in read.items() if name not in ended}
+
+    def failed(
+        self, surface: Surface, reason: str, *, at_once: bool = False, seconds: float | None = None
+    ) -> Breaker:
+        """Counts a failure of a surface and returns its breaker.
+
+        Args:
+            surface: Where it failed.
+            reason: What went wrong.
+            at_once: Open whatever the count.
+            seconds: Stay open for at least this long.
+        """
+        name, now = surface_breaker(surface.value), time.time()
+        length = min(max(self._open_seconds, seconds or 0.0), LONGEST_OPEN_SECONDS)
+        length = max(length, self._open_seconds)
+        after = (
+            self.breakers()
+            .get(name, CLOSED)
+            .failed(
+                now=now,
+                reason=reason,
+                threshold=self._failures_to_open,
+                seconds=length,
+                at_once=at_once,
+            )
+        )
+        self._breakers.put(name, after.to_json())
+        return after
+
+    def limit(self, surface: Surface, reason: str, *, seconds: float | None) -> None:
+        """Opens a surface's breaker because its provider limits calls, for reads too.
+
+        Args:
+            surface: Which.
+            reason: What the provider said.
+            seconds: How long it asked to wait, where it did.
+        """
+        wait = min(max(seconds or LIMIT_SECONDS, 1.0), LONGEST_OPEN_SECONDS)
+        self.failed(surface, reason, at_once=True, seconds=wait)
+        self._limits.put(surface.value, {"until": time.time() + wait, "reason": reason})
+
+    def limited(self, surface: Surface) -> str | None:
+        """Why a surface may not even be read now, or ``None``."""
+        value = self._limits.get(surface.value)
+        if value is None:
+            return None
+        until = _moment(value, "until")
+        if not 0 < until - time.time() <= LONGEST_OPEN_SECONDS:
+            self._limits.remove(surface.value)
+            return None
+        return f"{value.get('reason')}; not asked again before {clock(until)}"
+
+    def succeeded(self, surfaces: Iterable[Surface]) -> None:
+        """Resets the breakers of surfaces on which a repair was proved."""
+        self._breakers.remove(*(surface_breaker(surface.value) for surface in set(surfaces)))
+
+    def open_server(self, vmid: int, reason: str) -> Breaker:
+        """Opens a server's breaker for an hour, unless it is open."""
+        name, now = server_breaker(vmid), time.time()
+        known = self.breakers().get(name, CLOSED)
+        if known.state(now) is State.OPEN:
+            return known
+        breaker = Breaker(opened_at=now, until=now + SERVER_OPEN_SECONDS, reason=reason)
+        self._breakers.put(name, breaker.to_json())
+        return breaker
+
+    def reset(self, name: str) -> bool:
+        """Closes a breaker; a server's repairs until now no longer count against its budget."""
+        was_there = bool(self._breakers.remove(name) + self._limits.remove(name))
+        if name.startswith("server:"):
+            self._resets.put(name, {"at": time.time()})
+        return was_there
+
+    def counted_since(self, vmids: Iterable[int]) -> dict[int, float]:
+        """When the operator last reset each server's breaker, where that was."""
+        resets = self._resets.all()
+        return {
+            vmid: _moment(resets[server_breaker(vmid)], "at")
+            for vmid in vmids
+            if server_breaker(vmid) in resets
+        }
+
+    def pauses(self) -> dict[str, Pause]:
+        """All pauses that are on.
+
+        Reading removes nothing: it could be a pause that the operator has begun this moment.
+        """
+        now = time.time()
+        known = (Pause.from_json(scope, value) for scope, value in self._pauses.all().items())
+        return {pause.scope: pause for pause in known if pause.on(now)}
+
+    def pause(self, pause: Pause) -> None:
+        """Begins a pause, or replaces the one of that scope."""
+        self._pauses.put(pause.scope, pause.to_json())
+
+    def resume(self, scope: str) -> bool:
+        """Ends a pause; returns whether there was one."""
+        was_on = scope in self.pauses()
+        self._pauses.remove(scope)
+        return was_on
+
+    def approve(self, incident: str) -> None:
+        """Lets one batch through, at the next tick that shows the incident."""
+        self._approvals.put(incident, {"at": time.time()})
+
+    def spend(self, incidents: Iterable[str]) -> None:
+        """Uses up approvals."""
+        self._approvals.remove(*incidents)
+
+
+def _is_server(name: str) -> bool:
+    """Whether a breaker is a server's: its time over, the budget alone decides."""
+    return name.startswith(server_breaker(0)[:-1])
+
+
+def _moment(value: Mapping[str, Any], name: str) -> float:
+    """Seconds since the epoch; long ago where that cannot be read, which permits nothing."""
+    try:
+        return float(value.get(name) or 0.0)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0

@@ -1,0 +1,149 @@
+"""Which of several deployments on one Redis decides: the leader; the others stand by.
+
+Both observe. Only the leader asks for repairs; the lease protects the repairs themselves. A leader
+that is gone is replaced when its key runs out, one lease time later.
+"""
+
+import json
+import os
+import socket
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from zlh_dagster.resources.redis import RedisUnavailable
+
+KEY = "zlh:leader"
+_IDENTITY = "deployment-id"
+
+_TAKE = """
+local held = redis.call('get', KEYS[1])
+if held then
+  local ok, value = pcall(cjson.decode, held)
+  if not ok or type(value) ~= 'table' or value['id'] ~= ARGV[1] then
+    return held
+  end
+  redis.call('pexpire', KEYS[1], ARGV[3])
+  return false
+end
+redis.call('set', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return false
+"""
+_RELEASE = """
+local held = redis.call('get', KEYS[1])
+if held then
+  local ok, value = pcall(cjson.decode, held)
+  if ok and type(value) == 'table' and value['id'] == ARGV[1] then
+    return redis.call('del', KEYS[1])
+  end
+end
+return 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """Who leads and in which mode, as it stands in Redis; ``since`` in seconds since the epoch."""
+
+    name: str
+    since: float
+    mode: str = "unknown"
+
+
+class Leadership:
+    """Takes, keeps and gives back the lead.
+
+    Args:
+        client: Redis.
+        home: State directory; holds this deployment's identity.
+        seconds: Time to live of the lead; kept alive by every look of the sensor.
+        mode: Whether this deployment writes, for ``zlh status``.
+    """
+
+    def __init__(
+        self, client: "redis.Redis", *, home: Path, seconds: float, mode: str = "unknown"
+    ) -> None:
+        self._mode = mode
+        self._client = client
+        self._home = home
+        self._seconds = seconds
+
+    def take(self) -> Leader | None:
+        """Takes or keeps the lead; returns who has it when it is not ours.
+
+        Raises:
+            RedisUnavailable: If Redis does not answer.
+        """
+        identity = deployment_id(self._home)
+        name = f"{socket.gethostname()} ({self._home})"
+        value = json.dumps({"id": identity, "name": name, "since": time.time(), "mode": self._mode})
+        held = self._eval(_TAKE, identity, value, str(int(self._seconds * 1000)))
+        return None if held is None else _read(held)
+
+    def release(self) -> None:
+        """Gives the lead back, if it is ours, so that a standby need not wait.
+
+        Raises:
+            RedisUnavailable: If Redis does not answer.
+        """
+        self._eval(_RELEASE, deployment_id(self._home))
+
+    def current(self) -> Leader | None:
+        """Who leads now, or ``None``.
+
+        Raises:
+            RedisUnavailable: If Redis does not answer.
+        """
+        try:
+            held: Any = self._client.get(KEY)
+        except redis.RedisError as error:
+            raise _unavailable(error) from error
+        return None if held is None else _read(held)
+
+    def _eval(self, script: str, *arguments: str) -> Any:
+        try:
+            return self._client.eval(script, 1, KEY, *arguments)
+        except redis.RedisError as error:
+            raise _unavailable(error) from error
+
+
+def deployment_id(home: Path) -> str:
+    """This deployment's identity, made once and kept in its state directory."""
+    path = home / _IDENTITY
+    try:
+        kept = path.read_text().strip()
+        if kept:
+            return kept
+        # What a full disk left behind; two deployments with no identity would both lead.
+        path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        pass
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mine = path.with_name(f"{_IDENTITY}.{uuid.uuid4().hex}")
+    try:
+        mine.write_text(uuid.uuid4().hex)
+        # Two processes may be first at once; the one whose name is taken reads the other's.
+        os.link(mine, path)
+    except FileExistsError:
+        pass
+    finally:
+        mine.unlink(missing_ok=True)
+    return path.read_text().strip()
+
+
+def _read(held: str) -> Leader:
+    try:
+        value = json.loads(held)
+        return Leader(str(value["name"]), float(value["since"]), str(value.get("mode")))
+    except (ValueError, KeyError, TypeError):
+        return Leader("unknown", 0.0)
+
+
+def _unavailable(error: redis.RedisError) -> RedisUnavailable:
+    return RedisUnavailable(
+        f"Redis cannot be reached ({type(error).__name__}): who leads is not known"
+    )

@@ -1,0 +1,51 @@
+"""Tells Discord what a run did, and brings the messages of incidents that are over up to date."""
+
+import logging
+import time
+
+from zlh_dagster.core.messages import Sent, batch_message, over_text
+from zlh_dagster.core.result import BatchResult
+from zlh_dagster.resources.redis import RedisUnavailable
+from zlh_dagster.resources.services import Services
+
+_EDITS = 5
+"""Messages edited after one run; what is over stands in the new message, too."""
+
+_log = logging.getLogger(__name__)
+
+
+def tell(services: Services, result: BatchResult, *, run_id: str, requested_by: str) -> bool:
+    """Sends at most one message for a run; returns whether there was anything to tell.
+
+    Discord or Redis failing costs a message its edit, never the run.
+    """
+    now = time.time()
+    message = batch_message(result, run_id=run_id, requested_by=requested_by, now=now)
+    message_id = services.discord.post(message) if message is not None else None
+    try:
+        if message is not None and message_id:
+            names = result.opened
+            if names:
+                services.messages.keep(message_id, Sent(message, dict.fromkeys(names, "")))
+                services.incidents.told(names, message_id)
+        services.incidents.reminded(result.due, now=now)
+        _edit(services, result, now=now)
+        services.incidents.close([incident.name for incident in result.over])
+    except RedisUnavailable as error:
+        _log.warning("%s", error)
+    return message is not None
+
+
+def _edit(services: Services, result: BatchResult, *, now: float) -> None:
+    """Marks what is over in the messages that told it."""
+    for message_id in list(dict.fromkeys(i.message for i in result.over if i.message))[:_EDITS]:
+        sent = services.messages.get(message_id)
+        if sent is None:
+            continue
+        marks = {i.name: over_text(i, now) for i in result.over if i.message == message_id}
+        sent = sent.with_over(marks)
+        services.discord.edit(message_id, sent.current())
+        if sent.all_over:
+            services.messages.forget(message_id)
+        else:
+            services.messages.keep(message_id, sent)
