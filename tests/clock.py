@@ -1,7 +1,7 @@
 """Lets time pass: what the controller keeps is moved into the past."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +11,22 @@ from zlh_dagster.resources.services import Services
 from zlh_dagster.schema.tables import repair_event
 
 _MOMENTS = ("at", "since", "until", "opened_at", "absent_since")
+
+
+def ago(**span: float) -> datetime:
+    """A time in the past, counted from now."""
+    return datetime.now(timezone.utc) - timedelta(**span)
+
+
+def at(columns: dict[str, Any]) -> dict[str, Any]:
+    """Columns in which each span stands for a time that long ago, counted from now.
+
+    A time written into a table of cases would be as old as the whole test run.
+    """
+    return {
+        name: ago(seconds=value.total_seconds()) if isinstance(value, timedelta) else value
+        for name, value in columns.items()
+    }
 
 
 def pass_time(services: Services, **span: float) -> None:

@@ -14,8 +14,7 @@ from zlh_dagster.core.holds import (
     clock,
     resume_command,
 )
-from zlh_dagster.core.model import Action, Surface
-from zlh_dagster.core.repair import RepairRequest
+from zlh_dagster.core.model import Surface
 from zlh_dagster.core.rules import Severity
 
 NOW = 1_900_000_000.0
@@ -69,7 +68,7 @@ def test_a_pause_holds_its_scope_and_nothing_else(
 
 
 def test_a_pause_of_everything_names_itself_and_its_end():
-    refusal = holds(pause(until=NOW + 3600)).of(RepairRequest(5000, Action.DNS_REPUBLISH))
+    refusal = holds(pause(until=NOW + 3600)).server(5000)
     assert refusal.message == (
         f"repairs are paused until {clock(NOW + 3600)}: moving house; zlh resume ends it"
     )

@@ -1,11 +1,12 @@
 """What the loop watches beside the edge, from the outside system to the ledger and the message."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
+from tests.clock import ago, at
 from tests.harness import Loop, statuses, titles, writes
 from tests.queues import PROVISIONING, a_minute_passes, make_queue, put_job
 from zlh_dagster.cli.holds import pause
@@ -38,18 +39,6 @@ def redis(loop):
 @pytest.fixture
 def db(platform):
     return platform.engine
-
-
-def ago(**span: float) -> datetime:
-    return datetime.now(timezone.utc) - timedelta(**span)
-
-
-def at(columns: dict) -> dict:
-    """Columns with spans turned into times, now."""
-    return {
-        name: ago(seconds=value.total_seconds()) if isinstance(value, timedelta) else value
-        for name, value in columns.items()
-    }
 
 
 def operation(db, operation_id):

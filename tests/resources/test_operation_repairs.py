@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 import sqlalchemy as sa
 
+from tests.clock import ago, at
 from tests.queues import a_minute_passes, make_queue, put_job
 from tests.resources.repairing import Proxmox, bench, code, table_rows
 from zlh_dagster.core.holds import EVERYTHING, Pause
@@ -36,10 +37,6 @@ CLEAR = RepairRequest(5000, Action.CLEAR_STALE_OPERATION_LOCK, target="stale")
 FAIL = RepairRequest(NEW, Action.FAIL_STUCK_PROVISIONING, target="stuck")
 BOTH = pytest.mark.parametrize("request_", [CLEAR, FAIL], ids=["clear", "fail"])
 PLATFORM = (provisioning_operation, vmid_reservation, port_pool, container_instance)
-
-
-def ago(**span):
-    return datetime.now(timezone.utc) - timedelta(**span)
 
 
 @pytest.fixture
@@ -114,12 +111,8 @@ def operation(db, name):
 def change(db, name, **values):
     """Changes columns; a span becomes a time that long ago, counted from now."""
     table = provisioning_operation
-    values = {
-        column: ago(seconds=value.total_seconds()) if isinstance(value, timedelta) else value
-        for column, value in values.items()
-    }
     with db.begin() as connection:
-        connection.execute(sa.update(table).where(table.c.id == name).values(**values))
+        connection.execute(sa.update(table).where(table.c.id == name).values(**at(values)))
 
 
 # --- what is closed ------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from zlh_dagster.core import times
 from zlh_dagster.core.breaker import Breaker
-from zlh_dagster.core.holds import EVERYTHING, Pause
+from zlh_dagster.core.holds import EVERYTHING, Pause, server_scope, surface_scope
 from zlh_dagster.core.model import Surface
 from zlh_dagster.core.rules import Kind
 from zlh_dagster.resources.services import Services
@@ -54,8 +54,8 @@ def scope_of(*, surface: str | None, vmid: int | None) -> str:
         known = [s.value for s in Surface]
         if surface not in known:
             raise BadRequest(f"--surface {surface}: known are {', '.join(known)}")
-        return f"surface:{surface}"
-    return EVERYTHING if vmid is None else f"server:{vmid}"
+        return surface_scope(surface)
+    return EVERYTHING if vmid is None else server_scope(vmid)
 
 
 def pause(services: Services, scope: str, *, span: str | None, reason: str | None) -> Pause:

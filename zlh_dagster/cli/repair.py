@@ -7,7 +7,9 @@ import dagster as dg
 from zlh_dagster.cli.home import prepare_home
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.definitions import build
+from zlh_dagster.hooks.discord import REQUESTED_BY_TAG
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR, STANDBY
+from zlh_dagster.resources.batch import OPERATOR
 from zlh_dagster.resources.services import Services
 
 
@@ -49,7 +51,7 @@ def repair(
     os.environ["DAGSTER_HOME"] = str(home)
     config = {
         "repairs": [{"vmid": vmid, "action": action, "target": target}],
-        "requested_by": "operator",
+        "requested_by": OPERATOR,
         "live": live,
     }
     with dg.DagsterInstance.get() as instance:
@@ -64,7 +66,7 @@ def repair(
                 },
                 instance=instance,
                 raise_on_error=False,
-                tags={"zlh/requested_by": "operator", "zlh/vmid": str(vmid or target)},
+                tags={REQUESTED_BY_TAG: OPERATOR, "zlh/vmid": str(vmid or target)},
             )
         )
     standby = _output(result, "take_lease", STANDBY)

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
+_SERVER = "server:"
+
 SERVER_OPEN_SECONDS = 3600
 """How long a server's breaker stays open: the length of the budget's window."""
 
@@ -89,4 +91,9 @@ def surface_breaker(surface: str) -> str:
 
 def server_breaker(vmid: int) -> str:
     """Name of a server's breaker."""
-    return f"server:{vmid}"
+    return f"{_SERVER}{vmid}"
+
+
+def is_server_breaker(name: str) -> bool:
+    """Whether a name is that of a server's breaker."""
+    return name.startswith(_SERVER)

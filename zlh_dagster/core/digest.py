@@ -13,6 +13,9 @@ from zlh_dagster.core.messages import Message
 from zlh_dagster.core.repair import Status
 from zlh_dagster.core.rules import Severity
 
+TICKS, DRIFTS, SEEN, ON = "ticks", "drifts", "seen:", "on:"
+"""Names of the counts of a day; the last two stand before the name of a source."""
+
 _LISTED = 6
 
 
@@ -38,24 +41,19 @@ class Day:
     def of(
         figures: Mapping[str, int],
         events: Iterable[Mapping[str, Any]],
-        *,
-        seen_prefix: str,
-        on_prefix: str,
     ) -> "Day":
         """Reads a day from its counts and its ledger rows.
 
         Args:
-            figures: Counts by name: ``ticks``, ``drifts``, and for each source how often it was on
-                and how often it was seen.
+            figures: Counts by name: :data:`TICKS`, :data:`DRIFTS`, and for each source in how many
+                ticks it was on (:data:`ON`) and seen (:data:`SEEN`).
             events: Ledger rows with ``vmid``, ``status``, ``createdAt``, ``finishedAt``.
-            seen_prefix: Begins the name of a count of ticks in which a source was seen.
-            on_prefix: Begins the name of a count of ticks in which a source was on.
         """
         seen = {}
         for name, count in sorted(figures.items()):
-            source = name.removeprefix(on_prefix)
+            source = name.removeprefix(ON)
             if source != name and count:
-                seen[source] = figures.get(seen_prefix + source, 0) / count
+                seen[source] = figures.get(SEEN + source, 0) / count
         statuses: dict[str, int] = {}
         longest: tuple[float, str] | None = None
         for event in events:
@@ -64,7 +62,7 @@ class Day:
                 took = (event["finishedAt"] - event["createdAt"]).total_seconds()
                 if longest is None or took > longest[0]:
                     longest = (took, str(event["vmid"] or event["action"]))
-        return Day(figures.get("ticks", 0), seen, figures.get("drifts", 0), statuses, longest)
+        return Day(figures.get(TICKS, 0), seen, figures.get(DRIFTS, 0), statuses, longest)
 
 
 def digest_message(

@@ -7,7 +7,7 @@ from typing import Any
 
 from zlh_dagster.core.breaker import Breaker, State, server_breaker, surface_breaker
 from zlh_dagster.core.model import Surface
-from zlh_dagster.core.repair import BREAKER_OPEN, Finding, Refusal, RepairRequest
+from zlh_dagster.core.repair import BREAKER_OPEN, Finding, Refusal
 from zlh_dagster.core.rules import Severity
 
 EVERYTHING = "everything"
@@ -71,7 +71,7 @@ class Holds:
 
     def surface(self, surface: Surface) -> Refusal | None:
         """Why nothing may be written to a surface, or ``None``; half-open lets a trial through."""
-        pause = self._pause(f"surface:{surface.value}")
+        pause = self._pause(surface_scope(surface.value))
         if pause is not None:
             return Refusal(PAUSED, f"{surface.value} is {pause.describe()}")
         breaker = self.breakers.get(surface_breaker(surface.value))
@@ -91,7 +91,7 @@ class Holds:
             return Refusal(PAUSED, f"repairs are {everything.describe()}; zlh resume ends it")
         if vmid is None:
             return None
-        pause = self._pause(f"server:{vmid}")
+        pause = self._pause(server_scope(vmid))
         if pause is not None:
             return Refusal(
                 PAUSED, f"server {vmid} is {pause.describe()}; zlh resume --vmid {vmid} ends it"
@@ -100,10 +100,6 @@ class Holds:
         if breaker is not None and breaker.state(self.now) is State.OPEN:
             return Refusal(BREAKER_OPEN, f"server {vmid}: {describe(breaker)}")
         return None
-
-    def of(self, request: RepairRequest) -> Refusal | None:
-        """Why a whole request is kept back, or ``None``."""
-        return self.server(request.vmid)
 
     def findings(self) -> Iterable[Finding]:
         """What the operator is told of: each pause and each open breaker, while it lasts."""
@@ -129,10 +125,25 @@ class Holds:
 NOTHING_HELD = Holds(0.0)
 
 
+def surface_scope(surface: str) -> str:
+    """Scope of a pause of one surface."""
+    return f"surface:{surface}"
+
+
+def server_scope(vmid: int | None) -> str:
+    """Scope of a pause of one server."""
+    return f"server:{vmid}"
+
+
+def breaker_incident(name: str) -> str:
+    """Name of the incident of an open breaker."""
+    return f"breaker:{name}"
+
+
 def breaker_finding(name: str, breaker: Breaker) -> Finding:
     """The incident of an open breaker."""
     return Finding(
-        incident=f"breaker:{name}",
+        incident=breaker_incident(name),
         severity=Severity.CRITICAL,
         title=f"Breaker open: {name.replace(':', ' ')}",
         text=f"{describe(breaker)}. To close it at once: zlh breakers reset {name}",

@@ -88,22 +88,16 @@ def decide(
             mendable = mendable[mendable["surface"] != surface.value]
     closed = {s: why for s in Surface if (why := holds.surface(s)) is not None}
     on_closed = mendable["surface"].isin([surface.value for surface in closed])
-    kept_back = [
+    on_hold = [
         (request, closed[surface])
         for surface in closed
         for request in _repairs(mendable[mendable["surface"] == surface.value])
     ]
-    repairs = []
-    for request in _repairs(mendable[~on_closed]):
-        refusal = holds.server(request.vmid)
-        if refusal is None:
-            repairs.append(request)
-        else:
-            kept_back.append((request, refusal))
+    repairs, of_servers = kept_back(_repairs(mendable[~on_closed]), holds)
     return Decisions(
         repairs=tuple(repairs),
         findings=tuple(findings),
-        kept_back=tuple(kept_back),
+        kept_back=(*on_hold, *of_servers),
         held=len(drift) - len(free),
     )
 

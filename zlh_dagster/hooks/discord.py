@@ -15,7 +15,7 @@ from zlh_dagster.core.launch import REPAIR_RUN_FAILED
 from zlh_dagster.core.messages import run_failed
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.core.rules import Severity
-from zlh_dagster.resources.batch import CONTROLLER
+from zlh_dagster.resources.batch import CONTROLLER, OPERATOR
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.teller import tell
@@ -103,7 +103,7 @@ def _by_hand(context: dg.HookContext) -> bool:
 def _tell_batch(context: dg.HookContext, services_key: str, result: BatchResult) -> None:
     if claim(context.instance, context.run_id):
         services: Services = getattr(context.resources, services_key)
-        requested_by = str((context.op_config or {}).get("requested_by", "operator"))
+        requested_by = str((context.op_config or {}).get("requested_by", OPERATOR))
         tell(services, result, run_id=context.run_id, requested_by=requested_by)
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from zlh_dagster.core.breaker import server_breaker
+from zlh_dagster.core.holds import breaker_incident
 from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.policy import sources_of
 from zlh_dagster.core.repair import (
@@ -15,6 +17,7 @@ from zlh_dagster.core.repair import (
     Status,
 )
 from zlh_dagster.core.rules import Severity
+from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.ledger import Entry, Ledger
 
 OPERATOR, CONTROLLER = "operator", "controller"
@@ -86,7 +89,7 @@ class Recorder:
         """Records a refusal, unless ``event_id`` names the row that says so already."""
         incident, severity = request.refusal_incident, Severity.WARNING
         if refusal.code == BREAKER_OPEN and request.vmid is not None:
-            incident, severity = f"breaker:server:{request.vmid}", Severity.CRITICAL
+            incident, severity = breaker_incident(server_breaker(request.vmid)), Severity.CRITICAL
         news = self._is_news(incident)
         if news:
             if event_id is None:
@@ -157,6 +160,17 @@ class Recorder:
             incident=incident,
             is_news=news,
         )
+
+    def close(
+        self, event_id: str, status: Status, *, after: Any = None, error: Any = None
+    ) -> str | None:
+        """Closes a ledger row; returns why it could not be closed, or ``None``."""
+        try:
+            if self._ledger.close(event_id, status, after=after, error=error):
+                return None
+        except DatabaseError as failure:
+            return f"the ledger row could not be closed: {failure}"
+        return "another controller has taken over this repair"
 
     def finding(self, finding: Finding) -> bool:
         """Records a finding; returns whether it is news."""

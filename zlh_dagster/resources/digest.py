@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 
 from zlh_dagster.core.digest import Day, digest_message
 from zlh_dagster.core.messages import Message
-from zlh_dagster.resources.figures import ON, SEEN
 from zlh_dagster.resources.services import Services
 
 SPAN = timedelta(days=1)
@@ -19,12 +18,7 @@ def compose(services: Services, *, end: datetime) -> Message:
         DatabaseError: If the ledger cannot be read.
     """
     start = end - SPAN
-    day = Day.of(
-        services.figures.since(start, end),
-        services.ledger.between(start, end),
-        seen_prefix=SEEN,
-        on_prefix=ON,
-    )
+    day = Day.of(services.figures.since(start, end), services.ledger.between(start, end))
     return digest_message(
         day,
         start=start,

@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 import redis
 
+from zlh_dagster.core.digest import DRIFTS, ON, SEEN, TICKS
 from zlh_dagster.core.judge import Tick
 from zlh_dagster.resources.redis import RedisUnavailable
 
 HOUR, DRIFTING = "zlh:hour:", "zlh:drifting"
 KEPT_SECONDS = 40 * 86_400
-TICKS, DRIFTS, SEEN, ON = "ticks", "drifts", "seen:", "on:"
 
 
 class Figures:

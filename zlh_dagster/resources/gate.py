@@ -15,6 +15,7 @@ from zlh_dagster.core.breaker import (
     SERVER_OPEN_SECONDS,
     Breaker,
     State,
+    is_server_breaker,
     server_breaker,
     surface_breaker,
 )
@@ -81,7 +82,10 @@ class Gate:
             except (TypeError, ValueError, OverflowError):
                 read[name] = CLOSED
         now = time.time()
-        ended = [n for n, b in read.items() if _is_server(n) and b.state(now) is State.HALF_OPEN]
+        # Once the time of a server's breaker is over, its budget alone decides.
+        ended = [
+            n for n, b in read.items() if is_server_breaker(n) and b.state(now) is State.HALF_OPEN
+        ]
         self._breakers.remove(*ended)
         return {name: breaker for name, breaker in read.items() if name not in ended}
 
@@ -97,8 +101,7 @@ class Gate:
             seconds: Stay open for at least this long.
         """
         name, now = surface_breaker(surface.value), time.time()
-        length = min(max(self._open_seconds, seconds or 0.0), LONGEST_OPEN_SECONDS)
-        length = max(length, self._open_seconds)
+        length = max(self._open_seconds, min(seconds or 0.0, LONGEST_OPEN_SECONDS))
         after = (
             self.breakers()
             .get(name, CLOSED)
@@ -153,7 +156,7 @@ class Gate:
     def reset(self, name: str) -> bool:
         """Closes a breaker; a server's repairs until now no longer count against its budget."""
         was_there = bool(self._breakers.remove(name) + self._limits.remove(name))
-        if name.startswith("server:"):
+        if is_server_breaker(name):
             self._resets.put(name, {"at": time.time()})
         return was_there
 
@@ -192,11 +195,6 @@ class Gate:
     def spend(self, incidents: Iterable[str]) -> None:
         """Uses up approvals."""
         self._approvals.remove(*incidents)
-
-
-def _is_server(name: str) -> bool:
-    """Whether a breaker is a server's: its time over, the budget alone decides."""
-    return name.startswith(server_breaker(0)[:-1])
 
 
 def _moment(value: Mapping[str, Any], name: str) -> float:

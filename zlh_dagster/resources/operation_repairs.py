@@ -160,11 +160,9 @@ class OperationRepairs:
             # Somebody works on it after all: nothing was written, and nothing is wrong.
             status = Status.REFUSED
         detail = {"code": code, "message": problem} if problem else None
-        try:
-            if not self._ledger.close(event_id, status, after=after, error=detail):
-                status, problem = Status.FAILED, "another controller has taken over this repair"
-        except DatabaseError as failure:
-            status, problem = Status.FAILED, f"the ledger row could not be closed: {failure}"
+        unclosed = self._recorder.close(event_id, status, after=after, error=detail)
+        if unclosed is not None:
+            status, problem = Status.FAILED, unclosed
         if status is Status.REFUSED:
             return self._recorder.refuse(
                 request, Refusal(CHANGED, problem or ""), event_id=event_id

@@ -49,7 +49,9 @@ class Checks:
         stale = self._stale()
         why: dict[RepairRequest, Refusal] = {}
         for request in requests:
-            refusal = level_refusal(request.action, self._level2) or stale or holds.of(request)
+            refusal = (
+                level_refusal(request.action, self._level2) or stale or holds.server(request.vmid)
+            )
             if refusal is None and request.vmid is not None:
                 refusal = budget_refusal(request.vmid, spent, self._budget)
                 if refusal is not None:

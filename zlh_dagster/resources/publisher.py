@@ -181,7 +181,7 @@ class EdgePublisher:
             holds = self._gate.holds()
         except RedisUnavailable as error:
             raise Stopped(str(error)) from error
-        refusal = holds.of(request)
+        refusal = holds.server(request.vmid)
         if refusal is not None:
             raise Stopped(refusal.message, refusal.code)
         paused = []
@@ -245,11 +245,9 @@ class EdgePublisher:
         reason = "; ".join(dict.fromkeys(problems or repair.plan.left_alone))
         error = {"code": "repair_failed", "message": reason} if problems else None
         after = core_changes.read_back(repair.plan.changes, rows)
-        try:
-            if not self._ledger.close(repair.event_id, status, after=after, error=error):
-                status, reason = Status.FAILED, "another controller has taken over this repair"
-        except DatabaseError as failure:
-            status, reason = Status.FAILED, f"the ledger row could not be closed: {failure}"
+        unclosed = recorder.close(repair.event_id, status, after=after, error=error)
+        if unclosed is not None:
+            status, reason = Status.FAILED, unclosed
         changes = tuple(change.describe() for change in repair.plan.changes)
         if status is Status.FAILED:
             return recorder.failed(

@@ -13,7 +13,7 @@ import pandas as pd
 from zlh_dagster.core import changes as core_changes
 from zlh_dagster.core.desired import EdgeConfig, desired_edge
 from zlh_dagster.core.guards import edge_refusals
-from zlh_dagster.core.holds import Pause
+from zlh_dagster.core.holds import Pause, server_scope
 from zlh_dagster.core.model import DNS_SURFACES
 from zlh_dagster.core.repair import Refusal, RepairOutcome, RepairRequest
 from zlh_dagster.core.revert import event_refusal, plan_revert
@@ -124,7 +124,7 @@ class Reverts:
         The record is written by now: what was done is proved and recorded all the same.
         """
         scope, why = (
-            f"server:{request.vmid}",
+            server_scope(request.vmid),
             f"reverted {request.target}: the loop would undo that",
         )
         try:

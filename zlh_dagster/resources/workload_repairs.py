@@ -13,7 +13,6 @@ from zlh_dagster.core.guards import row_of, suspended_refusal
 from zlh_dagster.core.repair import Refusal, RepairOutcome, RepairRequest, Status
 from zlh_dagster.core.watch import STOPPED_STATES
 from zlh_dagster.resources.batch import Batch, Recorder, converged
-from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.http import EdgeError
 from zlh_dagster.resources.lease import Lease, LeaseLost
 from zlh_dagster.resources.ledger import Ledger
@@ -159,11 +158,8 @@ class WorkloadRepairs:
     ) -> RepairOutcome:
         status = Status.FAILED if problem else Status.SUCCEEDED
         error: Any = {"code": "repair_failed", "message": problem} if problem else None
-        try:
-            if not self._ledger.close(event_id, status, after={"state": state}, error=error):
-                problem = "another controller has taken over this repair"
-        except DatabaseError as failure:
-            problem = f"the ledger row could not be closed: {failure}"
+        unclosed = self._recorder.close(event_id, status, after={"state": state}, error=error)
+        problem = unclosed or problem
         if problem:
             return self._recorder.failed(request, problem, changes=(change,), event_id=event_id)
         return RepairOutcome(request, status, "", (change,), event_id)

@@ -16,9 +16,10 @@ from zlh_dagster.assets.drift import DRIFT, IN_STEP, drift_metadata
 from zlh_dagster.core.judge import Judgement, Tick
 from zlh_dagster.core.launch import Launch
 from zlh_dagster.core.snapshot import NotNow, require_one_fresh_tick
-from zlh_dagster.hooks.discord import is_news
+from zlh_dagster.hooks.discord import REQUESTED_BY_TAG, is_news
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR, run_config
 from zlh_dagster.jobs.observe import OBSERVE, UNFINISHED
+from zlh_dagster.resources.batch import CONTROLLER
 from zlh_dagster.resources.controller import ask, assess
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
@@ -213,6 +214,6 @@ def _request(tick: dg.DagsterRun, launch: Launch, *, live: bool) -> dg.RunReques
             "zlh/tick": tick.tags.get("zlh/tick", tick.run_id),
             "zlh/mode": "live" if live else "dry-run",
             "zlh/vmid": named or "none",
-            "zlh/requested_by": "controller",
+            REQUESTED_BY_TAG: CONTROLLER,
         },
     )
