@@ -35,7 +35,7 @@ def read(client, bull):
     """Reads jobs, and compares each with what BullMQ says of it."""
 
     def states(*jobs: str, queue: str = QUEUE) -> list[JobState]:
-        found = read_jobs(client, prefix="bull", jobs=[(queue, job) for job in jobs])
+        found = read_jobs(client, prefix="bull", jobs=[(queue, job) for job in jobs]).states
         for (_, job), state in found.items():
             said = bull("state", queue, job)
             assert said["state"] == SAID.get(state, state.value)
@@ -55,7 +55,7 @@ def until(wanted: Callable[[], bool], *, seconds: float = 15.0) -> None:
 def reach(client, states: Iterable[JobState], *jobs: str) -> None:
     """Waits until the jobs are read in these states, asking nobody else."""
     asked, wanted = [(QUEUE, job) for job in jobs], list(states)
-    until(lambda: list(read_jobs(client, prefix="bull", jobs=asked).values()) == wanted)
+    until(lambda: list(read_jobs(client, prefix="bull", jobs=asked).states.values()) == wanted)
 
 
 def test_a_waiting_a_delayed_and_a_prioritized_job_are_alive(bull, read):
@@ -162,8 +162,18 @@ def held_and_lost(bull, start, client):
     return ["lost-1", "lost-2", "held", "later"]
 
 
+def test_what_is_not_done_is_counted_as_bullmq_counts_it(bull, client):
+    """An operation without a job has none only where nobody else's job is left in the queue."""
+    for job, options in (("a", {}), ("b", {"delay": 60_000}), ("c", {"priority": 5})):
+        bull("add", QUEUE, job, options=options)
+    counts = bull("counts", QUEUE)
+    undone = sum(counts.values()) - counts["completed"] - counts["failed"]
+    assert undone == 3
+    assert read_jobs(client, prefix="bull", jobs=[], queues=[QUEUE]).queued == {QUEUE: undone}
+
+
 def dead(client, jobs: list[str]) -> set[str]:
-    found = read_jobs(client, prefix="bull", jobs=[(QUEUE, job) for job in jobs])
+    found = read_jobs(client, prefix="bull", jobs=[(QUEUE, job) for job in jobs]).states
     return {job for (_, job), state in found.items() if state.dead}
 
 
@@ -202,7 +212,7 @@ def test_reading_over_and_over_does_not_disturb_the_work(bull, start, client):
     seen = set()
 
     def all_done() -> bool:
-        found = read_jobs(client, prefix="bull", jobs=[(QUEUE, job) for job in jobs])
+        found = read_jobs(client, prefix="bull", jobs=[(QUEUE, job) for job in jobs]).states
         seen.update(found.values())
         return set(found.values()) == {JobState.COMPLETED}
 

@@ -52,6 +52,7 @@ const actions = {
   remove: async ({ queue: name, job }) => await queue(name).remove(job),
   obliterate: async ({ queue: name }) => void (await queue(name).obliterate({ force: true })),
   // What BullMQ itself says.
+  counts: async ({ queue: name }) => await queue(name).getJobCounts(),
   state: async ({ queue: name, job }) => {
     const found = await queue(name).getJob(job);
     if (!found) return { state: 'unknown', active: false };

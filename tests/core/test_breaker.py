@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zlh_dagster.core.breaker import CLOSED, Breaker, State, server_breaker, surface_breaker
+from zlh_dagster.core.breaker import (
+    CLOSED,
+    QUIET_SECONDS,
+    Breaker,
+    State,
+    server_breaker,
+    surface_breaker,
+)
 
 LIMITS = {"threshold": 5, "seconds": 900.0}
 
@@ -34,11 +41,25 @@ def test_only_enough_failures_in_a_row_open_it(failures, state):
         (1000.0, State.OPEN),
         (1899.9, State.OPEN),
         (1900.0, State.HALF_OPEN),
-        (1e9, State.HALF_OPEN),
+        (1900.0 + QUIET_SECONDS - 1, State.HALF_OPEN),
+        (1900.0 + QUIET_SECONDS, State.CLOSED),
     ],
 )
-def test_it_is_half_open_when_its_time_is_over(now, state):
+def test_it_is_half_open_when_its_time_is_over_and_closed_when_nothing_comes(now, state):
     assert after(5).state(now) is state
+
+
+@pytest.mark.parametrize(
+    ("later", "failures"), [(0.0, 5), (QUIET_SECONDS - 1, 5), (QUIET_SECONDS, 1)]
+)
+def test_failures_far_apart_are_not_in_a_row(later, failures):
+    """Five in five weeks say nothing about now."""
+    assert after(1, start=after(4), now=1000.0 + later).failures == failures
+
+
+def test_an_old_opening_is_forgotten_with_its_count():
+    breaker = after(1, start=after(5), now=1900.0 + QUIET_SECONDS)
+    assert (breaker.failures, breaker.opened_at) == (1, None)
 
 
 def test_one_failure_on_trial_opens_it_again_for_its_whole_time():
@@ -70,6 +91,7 @@ breakers = st.builds(
     opened_at=st.none() | numbers,
     until=st.none() | numbers,
     reason=st.text(max_size=20),
+    failed_at=st.none() | numbers,
 )
 
 
@@ -79,7 +101,9 @@ def test_a_breaker_comes_back_as_it_was(breaker):
     assert Breaker.from_json(json.loads(json.dumps(breaker.to_json()))) == breaker
 
 
-@pytest.mark.parametrize("value", [{"failures": "x"}, {"opened_at": []}, {"until": "soon"}])
+@pytest.mark.parametrize(
+    "value", [{"failures": "x"}, {"opened_at": []}, {"until": "soon"}, {"failed_at": "x"}]
+)
 def test_what_cannot_be_read_is_an_error(value):
     with pytest.raises((TypeError, ValueError)):
         Breaker.from_json(value)
@@ -101,7 +125,7 @@ def test_a_failure_never_closes_and_opens_exactly_when_it_should(
         now=now, reason="r", threshold=threshold, seconds=seconds, at_once=at_once
     )
     opens = at_once or failed.failures >= threshold or before is State.HALF_OPEN
-    assert failed.failures == breaker.failures + 1
+    assert failed.failures == (1 if breaker.quiet(now) else breaker.failures + 1)
     assert (failed.state(now) is State.OPEN) is (opens or before is State.OPEN)
 
 

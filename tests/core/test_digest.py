@@ -16,7 +16,6 @@ from zlh_dagster.sandbox.discord_limits import broken_limits
 END = datetime(2030, 1, 2, 8, tzinfo=timezone.utc)
 START = END - timedelta(days=1)
 NOW = END.timestamp()
-PREFIXES = {"seen_prefix": "seen:", "on_prefix": "on:"}
 QUIET = Day(1440, {"cloudflare_records": 1.0}, 0, {}, None)
 
 
@@ -32,7 +31,7 @@ def event(status=Status.SUCCEEDED, took=4.2, vmid=5000, action="dns_republish"):
 
 
 def day(*events, **figures):
-    return Day.of(figures, events, **PREFIXES)
+    return Day.of(figures, events)
 
 
 def told(day=QUIET, *, incidents=(), breakers=None, pauses=()):
@@ -75,13 +74,13 @@ def test_a_repair_without_a_server_is_named_by_what_it_did():
 
 def test_a_source_is_seen_as_often_as_it_was_on():
     figures = {"ticks": 1440, "drifts": 3, "on:a": 1440, "seen:a": 1440, "on:b": 4, "seen:b": 1}
-    made = Day.of({**figures, "on:c": 7, "seen:d": 5}, [], **PREFIXES)
+    made = Day.of({**figures, "on:c": 7, "seen:d": 5}, [])
     assert (made.ticks, made.drifts) == (1440, 3)
     assert made.seen == {"a": 1.0, "b": 0.25, "c": 0.0}
 
 
 def test_a_source_that_was_never_on_has_no_share():
-    assert Day.of({"on:a": 0, "seen:a": 0}, [], **PREFIXES).seen == {}
+    assert Day.of({"on:a": 0, "seen:a": 0}, []).seen == {}
 
 
 # --- the message ---------------------------------------------------------------------------------

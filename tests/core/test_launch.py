@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from zlh_dagster.core.incidents import REMINDERS, Incident
+from zlh_dagster.core.incidents import REMINDERS, RETRY_SECONDS, Incident
 from zlh_dagster.core.launch import REPAIR_RUN_FAILED, choose
 from zlh_dagster.core.model import Action
 from zlh_dagster.core.repair import Decisions, Finding, Refusal, RepairRequest
@@ -54,6 +54,31 @@ def test_a_live_repair_is_asked_for_at_every_tick_while_its_drift_lasts():
     """Budget and guards decide in the repair; an earlier refusal must not give up for ever."""
     told = known(*REQUEST.incidents, *OTHER.incidents)
     assert chosen(open_incidents=told, live=True).repairs == (REQUEST, OTHER)
+
+
+STALE = RepairRequest(5000, Action.CLEAR_STALE_OPERATION_LOCK, target="op-1")
+
+
+@pytest.mark.parametrize("name", [STALE.refusal_incident, STALE.failure_incident])
+def test_a_repair_beside_the_edge_that_was_refused_or_failed_waits_before_the_next_try(name):
+    """It would be refused again every minute, a run each time."""
+    told = known(name)
+    assert chosen(Decisions(repairs=(STALE,)), open_incidents=told).repairs == ()
+    old = {name: replace(told[name], opened_at=NOW - RETRY_SECONDS)}
+    made = chosen(Decisions(repairs=(STALE,)), open_incidents=old)
+    assert (made.repairs, made.incidents.tried) == ((STALE,), (name,))
+    tried = {name: replace(old[name], tried_at=NOW - RETRY_SECONDS + 1)}
+    made = chosen(Decisions(repairs=(STALE,)), open_incidents=tried)
+    assert (made.repairs, made.incidents.tried, made.incidents.over) == ((), (), ())
+    ahead = {name: replace(old[name], tried_at=NOW + 5)}
+    assert chosen(Decisions(repairs=(STALE,)), open_incidents=ahead).repairs == (STALE,)
+
+
+@pytest.mark.parametrize("request_", [REQUEST, STALE])
+def test_in_dry_run_what_is_refused_is_not_asked_for_every_minute(request_):
+    told = known(request_.refusal_incident)
+    made = chosen(Decisions(repairs=(request_,)), open_incidents=told, live=False)
+    assert made.repairs == ()
 
 
 def test_a_dry_run_told_for_one_action_does_not_silence_another():

@@ -197,7 +197,7 @@ def test_a_create_whose_job_waits_is_told_and_not_failed(state):
     assert finding.incident == "provisioning_waits:op-1"
     assert finding.action is None
     assert finding.sources == ("operations",)
-    assert state.value in finding.text
+    assert ("names no job" if state is JobState.UNKNOWN else state.value) in finding.text
 
 
 def test_a_create_whose_job_is_worked_on_is_neither_failed_nor_told():
@@ -273,10 +273,31 @@ def test_jobs_are_joined_to_their_operations_and_none_is_none():
         ]
     )
     states = {("provisioning", "1"): JobState.ACTIVE, ("operation", "1"): JobState.GONE}
-    joined = with_jobs(frame, states)
+    joined = with_jobs(frame, states, queued={"provisioning": 1, "operation": 0})
     assert list(joined["job"]) == ["active", "gone", "none"]
     assert joined["deadReads"].isna().all()
-    assert with_jobs(frame[:0], {}).empty
+    assert with_jobs(frame[:0], {}, queued={}).empty
+
+
+@pytest.mark.parametrize(
+    ("state", "queued", "job"),
+    [
+        (JobState.WAITING, 1, "none"),
+        (JobState.WAITING, 2, "unknown"),
+        (JobState.STALLED, 1, "none"),
+        (JobState.COMPLETED, 0, "none"),
+        (JobState.COMPLETED, 1, "unknown"),
+        (JobState.GONE, 1, "unknown"),
+    ],
+)
+def test_an_operation_without_a_job_has_none_only_if_every_queued_job_is_named(state, queued, job):
+    """Its maker may have ended between enqueuing the job and writing down its identifier."""
+    frame = open_operations_frame(
+        [{"id": "a", "queue": "q", "jobId": "1"}, {"id": "b", "queue": "q", "jobId": None}]
+    )
+    joined = with_jobs(frame, {("q", "1"): state}, queued={"q": queued})
+    assert list(joined["job"]) == [state.value, job]
+    assert JobState(job).dead is (job == "none")
 
 
 # --- agents --------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from tests.resources.servers import serving, silent
 from zlh_dagster.core.fleet import JobState
 from zlh_dagster.resources import bullmq
 from zlh_dagster.resources import redis as redis_module
-from zlh_dagster.resources.bullmq import read_jobs
+from zlh_dagster.resources.bullmq import Queues, read_jobs
 from zlh_dagster.resources.http import Incomplete
 from zlh_dagster.resources.redis import RedisUnavailable, connect
 
@@ -35,7 +35,7 @@ def put(client, job: str, place: str | None = None, *, lock: bool = False, data:
 
 
 def read(client, *jobs: str) -> list[str]:
-    found = read_jobs(client, prefix="bull", jobs=[(QUEUE, job) for job in jobs])
+    found = read_jobs(client, prefix="bull", jobs=[(QUEUE, job) for job in jobs]).states
     assert set(found) == {(QUEUE, job) for job in jobs}
     return [found[QUEUE, job].value for job in jobs]
 
@@ -86,7 +86,7 @@ def test_jobs_of_two_queues_are_not_mixed_up(client):
     client.set("bull:operation:id", 1)
     put(client, "1", "wait")
     jobs = [(QUEUE, "1"), ("operation", "1"), (QUEUE, "1")]
-    assert read_jobs(client, prefix="bull", jobs=jobs) == {
+    assert read_jobs(client, prefix="bull", jobs=jobs).states == {
         (QUEUE, "1"): JobState.WAITING,
         ("operation", "1"): JobState.GONE,
     }
@@ -98,7 +98,7 @@ def test_the_prefix_is_taken_as_it_is(client, prefix):
     client.hset(f"{prefix}:{QUEUE}:1", "a", 1)
     client.lpush(f"{prefix}:{QUEUE}:wait", "1")
     jobs = [(QUEUE, "1")]
-    assert read_jobs(client, prefix=prefix, jobs=jobs) == {jobs[0]: JobState.WAITING}
+    assert read_jobs(client, prefix=prefix, jobs=jobs).states == {jobs[0]: JobState.WAITING}
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,36 @@ def test_an_identifier_is_data_whatever_it_looks_like(client, job):
     assert read(client, job, "1") == ["active", "waiting"]
 
 
+@pytest.mark.parametrize(
+    ("place", "queued"),
+    [
+        ("wait", 1),
+        ("paused", 1),
+        ("active", 1),
+        ("delayed", 1),
+        ("prioritized", 1),
+        ("waiting-children", 1),
+        ("completed", 0),
+        ("failed", 0),
+        (None, 0),
+    ],
+)
+def test_a_queues_jobs_are_counted_while_they_are_not_done(client, place, queued):
+    put(client, "1", place)
+    assert read_jobs(client, prefix="bull", jobs=[], queues=[QUEUE]).queued == {QUEUE: queued}
+    put(client, "2", "wait")
+    read = read_jobs(client, prefix="bull", jobs=[(QUEUE, "2")], queues=[QUEUE])
+    assert read == Queues({(QUEUE, "2"): JobState.WAITING}, {QUEUE: queued + 1})
+
+
+def test_in_several_transactions_a_queue_counts_as_full_as_it_was(client, monkeypatch):
+    monkeypatch.setattr(bullmq, "CHUNK", 1)
+    for n in range(3):
+        put(client, str(n), "wait")
+    jobs = [(QUEUE, "0"), (QUEUE, "1")]
+    assert read_jobs(client, prefix="bull", jobs=jobs).queued == {QUEUE: 3}
+
+
 def test_an_answer_in_bytes_or_in_text_is_the_same(client, redis_server):
     put(client, "1", "wait")
     with redis.Redis.from_url(redis_server) as raw:
@@ -118,7 +148,7 @@ def test_an_answer_in_bytes_or_in_text_is_the_same(client, redis_server):
 
 
 def test_nothing_asked_is_nothing_read(client):
-    assert read_jobs(client, prefix="nowhere", jobs=[]) == {}
+    assert read_jobs(client, prefix="nowhere", jobs=[]) == Queues({}, {})
 
 
 def test_everything_is_read_in_one_transaction_and_nothing_is_written(client, redis_server):
@@ -131,7 +161,7 @@ def test_everything_is_read_in_one_transaction_and_nothing_is_written(client, re
         while "over" not in (line := monitor.next_command()["command"]):
             commands.append(line.split(" ")[0])
     assert commands.count("MULTI") == commands.count("EXEC") == 1
-    assert set(commands) <= {"MULTI", "EXEC", "EXISTS", "HLEN", "LPOS", "ZSCORE"}
+    assert set(commands) <= {"MULTI", "EXEC", "EXISTS", "HLEN", "LPOS", "ZSCORE", "LLEN", "ZCARD"}
     assert {key: client.dump(key) for key in client.keys("*")} == before
 
 

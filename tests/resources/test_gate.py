@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from zlh_dagster.core.breaker import State
+from zlh_dagster.core.breaker import QUIET_SECONDS, State
 from zlh_dagster.core.holds import EVERYTHING, Pause
 from zlh_dagster.core.model import Surface
 from zlh_dagster.resources import gate as gate_module
@@ -123,12 +123,24 @@ def test_it_stays_open_as_long_as_the_provider_asks_within_limits(gate, seconds,
     assert breaker.until == START + opens_for
 
 
+def test_failures_age_out_and_so_does_a_breaker_that_nobody_tries(gate, clock):
+    gate.failed(CF, "x")
+    for _ in range(3):
+        gate.failed(TN, "x")
+    clock.now += QUIET_SECONDS
+    assert set(gate.breakers()) == {"technitium"}
+    clock.now += 900
+    assert gate.breakers() == {}
+    assert gate.failed(CF, "x").failures == 1
+
+
 @pytest.mark.parametrize("text", ["{broken", '{"failures": "x"}', '{"until": []}', "[]"])
 def test_a_breaker_that_cannot_be_read_is_closed_and_hides_no_other(gate, redis, text):
     for _ in range(3):
         gate.failed(TN, "x")
     redis.hset(BREAKERS, "cloudflare", text)
-    assert state(gate) is State.CLOSED
+    assert set(gate.breakers()) == {"technitium"}
+    assert gate.holds().surface(CF) is None
     assert state(gate, "technitium") is State.OPEN
     assert gate.failed(CF, "x").failures == 1
 

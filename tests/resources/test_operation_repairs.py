@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.clock import ago, at
+from tests.conftest import SERVERS
 from tests.queues import a_minute_passes, make_queue, put_job
 from tests.resources.repairing import Proxmox, bench, code, table_rows
 from zlh_dagster.core.holds import EVERYTHING, Pause
@@ -33,6 +34,8 @@ from zlh_dagster.schema.tables import (
 )
 
 NEW = 5900
+DEV = 6000
+ACTIVE = [{"vmid": v, "status": "running"} for v in (*range(5000, 5000 + SERVERS), DEV)]
 CLEAR = RepairRequest(5000, Action.CLEAR_STALE_OPERATION_LOCK, target="stale")
 FAIL = RepairRequest(NEW, Action.FAIL_STUCK_PROVISIONING, target="stuck")
 BOTH = pytest.mark.parametrize("request_", [CLEAR, FAIL], ids=["clear", "fail"])
@@ -87,8 +90,7 @@ def run(services, db):
 
         def run(request, *, proxmox=None, **values):
             batch = made.batch(request, **values)
-            unseen = {"vmid": 5000, "status": "running"}
-            made.proxmox = Proxmox([unseen]) if proxmox is None else proxmox
+            made.proxmox = Proxmox(ACTIVE) if proxmox is None else proxmox
             repairs = OperationRepairs(
                 engine=db,
                 read_operations=services.read_operations,
@@ -280,13 +282,23 @@ def test_an_operation_of_another_server_is_not_closed_past_that_servers_guards(r
 
 
 def test_a_container_of_that_vmid_keeps_all_that_it_may_use(run, db):
-    there = Proxmox([{"vmid": NEW, "status": "stopped"}])
+    there = Proxmox([*ACTIVE, {"vmid": NEW, "status": "stopped"}])
     assert refused(run, db, FAIL, proxmox=there) == "container_exists"
 
 
 @pytest.mark.parametrize("proxmox", [Proxmox(error="HTTP 500"), False], ids=["fails", "off"])
 def test_without_a_listing_of_containers_nothing_is_given_back(run, db, proxmox):
     assert refused(run, db, FAIL, proxmox=proxmox) == "proxmox_unseen"
+
+
+@pytest.mark.parametrize("missing", [5000, 5003, DEV])
+def test_a_list_that_lacks_an_active_server_proves_no_vmid_unused(run, db, missing):
+    """The token may see some containers only, or that one lives on another node."""
+    short = Proxmox([row for row in ACTIVE if row["vmid"] != missing])
+    assert refused(run, db, FAIL, proxmox=short) == "proxmox_unseen"
+    assert f"active servers {missing}" in run.bench.events()[-1]["error"]["message"]
+    change_server(db, missing, lifecycle="suspended")
+    assert code(run(FAIL, proxmox=short)) == ("succeeded", "")
 
 
 def test_a_pause_and_an_old_decision_refuse(run, db, services):
@@ -331,7 +343,7 @@ def test_a_dry_run_writes_its_own_row_and_nothing_else(run, db, request_):
 
 
 def test_a_dry_run_refuses_what_a_live_one_would(run, db):
-    there = Proxmox([{"vmid": NEW, "status": "running"}])
+    there = Proxmox([*ACTIVE, {"vmid": NEW, "status": "running"}])
     assert refused(run, db, FAIL, proxmox=there, live=False) == "container_exists"
 
 

@@ -90,6 +90,15 @@ def test_a_batch_that_waited_longer_than_two_ticks_is_not_carried_out(refused, a
     assert refused(DNS, OPERATION, decided_at=decided) == expected
 
 
+def test_a_batch_that_began_in_time_is_carried_out_however_long_it_takes(services, monkeypatch):
+    """Its later chunks are looked at and guarded afresh; only its beginning must not be late."""
+    batch = Batch((DNS,), (), CONTROLLER, "run-1", True, 1, decided_at=time.time())
+    checks = Checks(batch, ledger=services.ledger, gate=services.gate, budget=3, level2=())
+    later = time.time() + 600
+    monkeypatch.setattr("zlh_dagster.resources.preconditions.time.time", lambda: later)
+    assert checks.refusals((DNS,)) == {}
+
+
 def test_what_is_asked_for_by_hand_was_decided_by_the_operator(refused):
     assert refused(DNS, requested_by=OPERATOR, decided_at=None) == {}
     assert refused(DNS, requested_by=OPERATOR, decided_at=1.0) == {}

@@ -11,6 +11,9 @@ from typing import Any
 
 _SERVER = "server:"
 
+QUIET_SECONDS = 3600
+"""After so long without a failure (and, once it was open, without a trial) counting begins anew."""
+
 SERVER_OPEN_SECONDS = 3600
 """How long a server's breaker stays open: the length of the budget's window."""
 
@@ -32,17 +35,26 @@ class Breaker:
         opened_at: When it opened, null while closed.
         until: When it becomes half-open.
         reason: The last failure.
+        failed_at: When that was.
     """
 
     failures: int = 0
     opened_at: float | None = None
     until: float | None = None
     reason: str = ""
+    failed_at: float | None = None
 
     def state(self, now: float) -> State:
         if self.opened_at is None or self.until is None:
             return State.CLOSED
-        return State.OPEN if now < self.until else State.HALF_OPEN
+        if now < self.until:
+            return State.OPEN
+        return State.HALF_OPEN if now < self.until + QUIET_SECONDS else State.CLOSED
+
+    def quiet(self, now: float) -> bool:
+        """Whether its last failure was so long ago that it says nothing any more."""
+        last = max(self.failed_at or 0.0, self.until or 0.0)
+        return now >= last + QUIET_SECONDS
 
     def failed(
         self, *, now: float, reason: str, threshold: int, seconds: float, at_once: bool = False
@@ -56,8 +68,9 @@ class Breaker:
             seconds: How long it then stays open.
             at_once: Open whatever the count, as a rate limit does.
         """
-        failures = self.failures + 1
-        after = replace(self, failures=failures, reason=reason)
+        known = CLOSED if self.quiet(now) else self
+        failures = known.failures + 1
+        after = replace(known, failures=failures, reason=reason, failed_at=now)
         if at_once or failures >= threshold or self.state(now) is State.HALF_OPEN:
             return replace(after, opened_at=now, until=now + seconds)
         return after
@@ -72,12 +85,13 @@ class Breaker:
         Raises:
             ValueError, TypeError: If it cannot be read.
         """
-        opened_at, until = value.get("opened_at"), value.get("until")
+        opened_at, until, failed_at = (value.get(k) for k in ("opened_at", "until", "failed_at"))
         return Breaker(
             failures=int(value.get("failures", 0)),
             opened_at=None if opened_at is None else float(opened_at),
             until=None if until is None else float(until),
             reason=str(value.get("reason", "")),
+            failed_at=None if failed_at is None else float(failed_at),
         )
 
 

@@ -81,7 +81,9 @@ class JobState(str, Enum):
     """Where BullMQ keeps the job of an operation."""
 
     NONE = "none"
-    """The operation names no job."""
+    """The operation names no job, and its queue has none that nobody names."""
+    UNKNOWN = "unknown"
+    """The operation names no job, but its queue has jobs that no open operation names."""
     GONE = "gone"
     WAITING = "waiting"
     DELAYED = "delayed"
@@ -102,15 +104,17 @@ class JobState(str, Enum):
         return self not in _ALIVE
 
 
-_ALIVE = frozenset(
-    {
-        JobState.WAITING,
-        JobState.DELAYED,
-        JobState.PRIORITIZED,
-        JobState.WAITING_CHILDREN,
-        JobState.ACTIVE,
-    }
+QUEUED = (
+    JobState.WAITING,
+    JobState.DELAYED,
+    JobState.PRIORITIZED,
+    JobState.WAITING_CHILDREN,
+    JobState.ACTIVE,
+    JobState.STALLED,
 )
+"""States of jobs that are still in their queue, whether or not a worker has them."""
+
+_ALIVE = frozenset({*QUEUED, JobState.UNKNOWN} - {JobState.STALLED})
 
 
 def containers_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

@@ -12,6 +12,9 @@ from typing import Any
 from zlh_dagster.core.repair import Finding
 from zlh_dagster.core.rules import Severity
 
+RETRY_SECONDS = 600.0
+"""How long a refused or failed repair is not asked for again, where haste gains nothing."""
+
 REMINDERS = (3600.0, 6 * 3600.0, 24 * 3600.0)
 """Seconds after the opening at which an incident that lasts is told again."""
 
@@ -30,6 +33,7 @@ class Incident:
         reminded: Reminders sent so far.
         absent_since: When a tick first did not find it any more, or null.
         message: Identifier of the message that told it, or null.
+        tried_at: When the repair that it is about was last asked for, or null: when it opened.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Incident:
     reminded: int = 0
     absent_since: float | None = None
     message: str | None = None
+    tried_at: float | None = None
 
     @property
     def kind(self) -> str:
@@ -63,6 +68,11 @@ class Incident:
         left = REMINDERS[self.reminded :]
         return bool(left) and now - self.opened_at >= left[0]
 
+    def retry_due(self, now: float) -> bool:
+        """Whether the repair that it is about may be asked for again."""
+        last = self.opened_at if self.tried_at is None else self.tried_at
+        return not 0 <= now - last < RETRY_SECONDS
+
     def reminders_until(self, now: float) -> int:
         """How many reminders' times have come; after a long silence one stands for all."""
         return sum(now - self.opened_at >= after for after in REMINDERS)
@@ -75,7 +85,8 @@ class Incident:
     @staticmethod
     def from_json(name: str, value: Mapping[str, Any]) -> "Incident":
         """Reads an incident; one that cannot be read is open all the same."""
-        title, absent_since, message = (value.get(k) for k in ("title", "absent_since", "message"))
+        title, message = value.get("title"), value.get("message")
+        absent_since, tried_at = value.get("absent_since"), value.get("tried_at")
         try:
             return Incident(
                 name,
@@ -87,6 +98,7 @@ class Incident:
                 reminded=max(0, int(value.get("reminded") or 0)),
                 absent_since=None if absent_since is None else float(absent_since),
                 message=None if message is None else str(message),
+                tried_at=None if tried_at is None else float(tried_at),
             )
         except (TypeError, ValueError, OverflowError):
             return Incident(name, Severity.WARNING, name)
@@ -108,6 +120,7 @@ class Changes:
         over: Names of incidents that are over.
         absent: Names that were not found for the first time.
         back: Names that were found again after that.
+        tried: Names whose repair is asked for again.
     """
 
     opened: tuple[Finding, ...] = ()
@@ -115,6 +128,7 @@ class Changes:
     over: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     back: tuple[str, ...] = ()
+    tried: tuple[str, ...] = ()
 
 
 def follow(

@@ -1,9 +1,10 @@
 """What of a tick's decisions is asked for now, given what is open and what was told."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from zlh_dagster.core.incidents import Changes, Incident, follow
+from zlh_dagster.core.model import EDGE_ACTIONS
 from zlh_dagster.core.repair import Decisions, Finding, RepairRequest
 
 REPAIR_RUN_FAILED = "run_failed:level1_repair"
@@ -38,8 +39,9 @@ def choose(
 ) -> Launch:
     """Drops what was told already; sees which incidents are due for a reminder, or over.
 
-    A live repair is asked for at every tick while its drift lasts (budget and guards decide in
-    the repair); a dry run and a finding only once while they last.
+    A live repair of the edge is asked for at every tick while its drift lasts (budget and guards
+    decide in the repair): players wait there. Any other one that was refused or failed is asked for
+    again after a while. A dry run and a finding are asked for only once while they last.
 
     Args:
         decisions: What the policy decided.
@@ -53,7 +55,7 @@ def choose(
     repairs = tuple(
         request
         for request in decisions.repairs
-        if live or request.dry_run_incident not in open_incidents
+        if _is_due(request, open_incidents, live=live, now=now)
     )
     if repairs or any(f.incident not in open_incidents for f in decisions.findings):
         # Whether repair runs can begin again is seen when this one does.
@@ -63,4 +65,21 @@ def choose(
     changes = follow(
         open_incidents, findings=decisions.findings, lasting=lasting, unseen=unseen, now=now
     )
-    return Launch(repairs, changes)
+    tried = [name for request in repairs for name in _setbacks(request) if name in open_incidents]
+    return Launch(repairs, replace(changes, tried=tuple(tried)))
+
+
+def _is_due(
+    request: RepairRequest, open_incidents: Mapping[str, Incident], *, live: bool, now: float
+) -> bool:
+    """Whether a repair may be asked for now."""
+    if live and request.action in EDGE_ACTIONS:
+        return True
+    if not live and request.dry_run_incident in open_incidents:
+        return False
+    known = [open_incidents[name] for name in _setbacks(request) if name in open_incidents]
+    return all(incident.retry_due(now) for incident in known)
+
+
+def _setbacks(request: RepairRequest) -> tuple[str, ...]:
+    return (request.refusal_incident, request.failure_incident)

@@ -5,6 +5,7 @@ calls passes only what was observed: a source that was not seen is ``None``, and
 concluded from it.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from zlh_dagster.core import times
-from zlh_dagster.core.fleet import Answer, JobState, operations_frame
+from zlh_dagster.core.fleet import QUEUED, Answer, JobState, operations_frame
 from zlh_dagster.core.model import Action, rows_of
 from zlh_dagster.core.policy import AGENTS, CONTAINERS, OPERATIONS, PAYLOADS
 from zlh_dagster.core.repair import Finding, RepairRequest
@@ -80,22 +81,32 @@ def watch(fleet: Fleet, *, level2: Collection[str] = ()) -> Watched:
     return Watched(tuple(repairs), tuple(findings))
 
 
-def with_jobs(operations: pd.DataFrame, states: Mapping[tuple[str, str], JobState]) -> pd.DataFrame:
-    """Operations with the state of their queue jobs; one without a job identifier has none.
+def with_jobs(
+    operations: pd.DataFrame,
+    states: Mapping[tuple[str, str], JobState],
+    *,
+    queued: Mapping[str, int],
+) -> pd.DataFrame:
+    """Operations with the state of their queue jobs.
+
+    One that names no job may still have one: whoever made it could have ended between putting the
+    job into the queue and writing down its identifier. Only where every job of the queue is named
+    by another open operation is there none.
 
     Args:
         operations: Frame with ``OPEN_OPERATION_COLUMNS``.
         states: By queue and job identifier.
+        queued: Jobs in each queue that are not done, read together with the states.
     """
-    return operations_frame(
-        {
-            **row,
-            "job": (
-                JobState.NONE if row["jobId"] is None else states[(row["queue"], row["jobId"])]
-            ).value,
-        }
-        for row in rows_of(operations)
-    )
+    named = Counter(queue for (queue, _), state in states.items() if state in QUEUED)
+
+    def state_of(row: dict[str, Any]) -> JobState:
+        queue = row["queue"]
+        if row["jobId"] is not None:
+            return states[(queue, row["jobId"])]
+        return JobState.UNKNOWN if queued[queue] > named[queue] else JobState.NONE
+
+    return operations_frame({**row, "job": state_of(row).value} for row in rows_of(operations))
 
 
 def job_is_dead(row: dict[str, Any], now: datetime) -> bool:
@@ -237,11 +248,17 @@ def _waiting(row: dict[str, Any]) -> Finding:
         incident=f"{Kind.PROVISIONING_WAITS.value}:{row['id']}",
         severity=RULES[Kind.PROVISIONING_WAITS].message,
         title=f"{_server(row)}: provisioning waits",
-        text=f"Operation {row['id']} has been queued for over 15 minutes; its job in queue"
-        f" {row['queue']} is {row['job']}. Is the worker running?",
+        text=f"Operation {row['id']} has been queued for over 15 minutes; {_where(row)}. Is the"
+        " worker running?",
         vmid=None if pd.isna(row["vmid"]) else int(row["vmid"]),
         sources=(OPERATIONS,),
     )
+
+
+def _where(row: dict[str, Any]) -> str:
+    if JobState(row["job"]) is JobState.UNKNOWN:
+        return f"it names no job, and one of those in queue {row['queue']} may be its own"
+    return f"its job in queue {row['queue']} is {row['job']}"
 
 
 def _suspended(row: dict[str, Any]) -> Finding:

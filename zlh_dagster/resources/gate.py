@@ -74,7 +74,7 @@ class Gate:
         )
 
     def breakers(self) -> dict[str, Breaker]:
-        """All breakers that have seen a failure; one that cannot be read counts as closed."""
+        """All breakers that have seen a failure of late; one that cannot be read is closed."""
         read = {}
         for name, value in self._breakers.all().items():
             try:
@@ -84,7 +84,9 @@ class Gate:
         now = time.time()
         # Once the time of a server's breaker is over, its budget alone decides.
         ended = [
-            n for n, b in read.items() if is_server_breaker(n) and b.state(now) is State.HALF_OPEN
+            n
+            for n, b in read.items()
+            if b.quiet(now) or (is_server_breaker(n) and b.state(now) is not State.OPEN)
         ]
         self._breakers.remove(*ended)
         return {name: breaker for name, breaker in read.items() if name not in ended}

@@ -35,11 +35,13 @@ class Incidents:
         return {name: Incident.from_json(name, value) for name, value in self._table.all().items()}
 
     def note(self, changes: Changes, *, now: float) -> None:
-        """Keeps which incidents a tick did not find, and which it found again."""
+        """Keeps what a tick did not find, what it found again, and what is tried again."""
         for name in changes.absent:
             self._update(name, absent_since=now)
         for name in changes.back:
             self._update(name, absent_since=None)
+        for name in changes.tried:
+            self._update(name, tried_at=now)
 
     def told(self, names: Iterable[str], message: str) -> None:
         """Keeps by which message incidents were told."""

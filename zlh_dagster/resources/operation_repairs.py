@@ -86,7 +86,8 @@ class OperationRepairs:
             RedisUnavailable: If Redis does not answer.
         """
         refusal = self._checks.refusals([request]).get(request)
-        refusal = refusal or operation_refusal(request, self._read_payloads())
+        payloads = self._read_payloads()
+        refusal = refusal or operation_refusal(request, payloads)
         if refusal is not None:
             return self._recorder.refuse(request, refusal)
         now = datetime.now(timezone.utc)
@@ -101,7 +102,7 @@ class OperationRepairs:
             return self._recorder.refuse(request, refusal)
         release = False
         if request.action is Action.FAIL_STUCK_PROVISIONING and not pd.isna(row["vmid"]):
-            refusal = _in_use(row, open_operations) or self._container(int(row["vmid"]))
+            refusal = _in_use(row, open_operations) or self._container(int(row["vmid"]), payloads)
             if refusal is not None:
                 return self._recorder.refuse(request, refusal)
             release = True
@@ -177,8 +178,12 @@ class OperationRepairs:
             event_id=event_id,
         )
 
-    def _container(self, vmid: int) -> Refusal | None:
-        """Why a VMID may not be released: only a listing that was read proves it unused."""
+    def _container(self, vmid: int, payloads: pd.DataFrame) -> Refusal | None:
+        """Why a VMID may not be released: only a listing that is whole proves it unused.
+
+        A token that may see some containers gets a list of those, and a node lists its own; one
+        that lacks the container of an active server is such a list.
+        """
         if self._list_containers is None:
             return Refusal(
                 "proxmox_unseen",
@@ -195,6 +200,16 @@ class OperationRepairs:
             return Refusal(
                 "container_exists",
                 f"a container {vmid} exists: its VMID and ports are in use. Look at it in Proxmox",
+            )
+        active = payloads.loc[payloads["lifecycle"] == "active", "vmid"]
+        absent = sorted(set(active) - set(containers["vmid"]))
+        if absent:
+            named = ", ".join(str(vmid) for vmid in absent[:5])
+            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+            return Refusal(
+                "proxmox_unseen",
+                f"the list of containers lacks those of the active servers {named}{more}: it may be"
+                " short (rights of the token, another node), so nothing proves that VMID unused",
             )
         return None
 

@@ -114,10 +114,10 @@ def fail_provisioning(
         DatabaseError: If it could not be written; then nothing was.
     """
     closing = _close(operation_row, "failed", error=error, fencing_token=fencing_token, now=now)
+    if release and not absent(operation_row["vmid"]):
+        closing = closing.where(~_others_open(operation_row))
     try:
         with engine.begin() as connection:
-            if release and _others_open(connection, operation_row):
-                return None
             if changed(connection, closing) != 1:
                 return None
             if not release or absent(operation_row["vmid"]):
@@ -128,17 +128,19 @@ def fail_provisioning(
         raise DatabaseError(explain(failure)) from None
 
 
-def _others_open(connection: sa.Connection, row: Mapping[str, Any]) -> bool:
-    """Whether another open operation has the same VMID: what is held may be its own."""
-    columns = provisioning_operation.c
-    if absent(row["vmid"]):
-        return False
+def _others_open(row: Mapping[str, Any]) -> sa.Exists:
+    """Whether another open operation has the same VMID: what is held may be its own.
+
+    MySQL lets an update look into its own table only through a derived one that it must
+    materialise, which the limit sees to.
+    """
+    columns = provisioning_operation.alias("other").c
     query = sa.select(columns.id).where(
         columns.vmid == int(row["vmid"]),
         columns.id != str(row["id"]),
         columns.status.in_(OPEN_STATUSES),
     )
-    return connection.execute(query.limit(1)).first() is not None
+    return sa.select(query.limit(1).subquery("others").c.id).exists()
 
 
 def _close(

@@ -18,7 +18,7 @@ class Checks:
     """The checks that do not depend on what is repaired.
 
     Args:
-        batch: The batch.
+        batch: The batch, which begins now.
         ledger: Knows what was spent.
         gate: Knows pauses and breakers.
         budget: Repairs that one server may have within an hour.
@@ -28,11 +28,12 @@ class Checks:
     def __init__(
         self, batch: Batch, *, ledger: Ledger, gate: Gate, budget: int, level2: Collection[str]
     ) -> None:
-        self._batch = batch
         self._ledger = ledger
         self._gate = gate
         self._budget = budget
         self._level2 = level2
+        # Once: a large batch takes its time, and looks and guards are fresh for each chunk.
+        self._stale = _stale_refusal(batch)
 
     def refusals(self, requests: Sequence[RepairRequest]) -> dict[RepairRequest, Refusal]:
         """Why each refused request is refused; a server over its budget gets an open breaker.
@@ -46,11 +47,12 @@ class Checks:
         spent = self._ledger.repairs_since(
             vmids, BUDGET_WINDOW, resets=self._gate.counted_since(vmids)
         )
-        stale = self._stale()
         why: dict[RepairRequest, Refusal] = {}
         for request in requests:
             refusal = (
-                level_refusal(request.action, self._level2) or stale or holds.server(request.vmid)
+                level_refusal(request.action, self._level2)
+                or self._stale
+                or holds.server(request.vmid)
             )
             if refusal is None and request.vmid is not None:
                 refusal = budget_refusal(request.vmid, spent, self._budget)
@@ -61,15 +63,15 @@ class Checks:
                 why[request] = refusal
         return why
 
-    def _stale(self) -> Refusal | None:
-        """A batch that waited is not carried out: the next tick decides anew."""
-        decided_at = self._batch.decided_at
-        if decided_at is None or self._batch.by_hand:
-            return None
-        age = time.time() - decided_at
-        if abs(age) <= MAX_AGE.total_seconds():
-            return None
-        return Refusal(
-            "stale_decision",
-            f"it was decided {age:.0f} s ago, more than two ticks; the next tick decides anew",
-        )
+
+def _stale_refusal(batch: Batch) -> Refusal | None:
+    """A batch that waited is not carried out: the next tick decides anew."""
+    if batch.decided_at is None or batch.by_hand:
+        return None
+    age = time.time() - batch.decided_at
+    if abs(age) <= MAX_AGE.total_seconds():
+        return None
+    return Refusal(
+        "stale_decision",
+        f"it was decided {age:.0f} s ago, more than two ticks; the next tick decides anew",
+    )

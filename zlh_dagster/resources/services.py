@@ -214,8 +214,10 @@ class Services:
     def _operations(self) -> pd.DataFrame:
         frame = operations.read_open(self.engine)
         jobs = [(row["queue"], row["jobId"]) for row in rows_of(frame) if row["jobId"] is not None]
-        states = read_jobs(self.redis, prefix=self.settings.zlh_bullmq_prefix, jobs=jobs)
-        return with_jobs(frame, states)
+        unnamed = frame.loc[frame["jobId"].isna(), "queue"].tolist()
+        prefix = self.settings.zlh_bullmq_prefix
+        read = read_jobs(self.redis, prefix=prefix, jobs=jobs, queues=unnamed)
+        return with_jobs(frame, read.states, queued=read.queued)
 
     def read_payloads(self, vmids: Iterable[int] | None = None) -> pd.DataFrame:
         """The platform's rows, now: those of some servers, or all.
