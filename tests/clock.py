@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from zlh_dagster.resources import gate, incidents
+from zlh_dagster.resources import gate, incidents, pauses
 from zlh_dagster.resources.services import Services
 from zlh_dagster.schema.tables import repair_event
 
@@ -35,7 +35,7 @@ def pass_time(services: Services, **span: float) -> None:
     redis: Any = services.redis
     keys = (
         gate.BREAKERS,
-        gate.PAUSES,
+        pauses.KEY,
         gate.APPROVALS,
         gate.RESETS,
         gate.LIMITS,

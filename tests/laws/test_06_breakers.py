@@ -5,10 +5,11 @@ from datetime import timedelta
 import pytest
 import redis
 
-from tests.clock import pass_time
+from tests.clock import forget_everything, pass_time
 from tests.harness import Loop, edge_state, statuses, titles, writes
 from zlh_dagster.cli.holds import BadRequest, approve, pause
-from zlh_dagster.resources.gate import APPROVALS, BREAKERS, LIMITS, PAUSES, RESETS
+from zlh_dagster.resources import pauses
+from zlh_dagster.resources.gate import APPROVALS, BREAKERS, LIMITS, RESETS
 from zlh_dagster.resources.incidents import KEY as INCIDENTS
 from zlh_dagster.resources.messages import KEY as MESSAGES
 from zlh_dagster.sandbox.publish import publish_database
@@ -246,6 +247,21 @@ def test_breakers_a_pause_stops_every_write_and_observation_goes_on(loop, sandbo
     assert len(writes(sandbox)) == 1
 
 
+def test_breakers_a_pause_outlives_a_redis_that_lost_everything(loop, sandbox):
+    delete_srv(sandbox)
+    pause(loop.services, "everything", span=None, reason="DNS move")
+    forget_everything(loop.services)
+    loop.minute()
+    forget_everything(loop.services)
+    loop.by_hand((5000, "edge_republish"))
+    assert writes(sandbox) == []
+    assert "everything" in loop.services.gate.pauses()
+    loop.services.gate.resume("everything")
+    forget_everything(loop.services)
+    loop.minute()
+    assert len(writes(sandbox)) == 1
+
+
 def test_breakers_a_pause_with_an_end_ends(loop, sandbox):
     delete_srv(sandbox)
     pause(loop.services, "everything", span="30m", reason=None)
@@ -298,11 +314,13 @@ def test_breakers_a_rate_limit_costs_no_budget_of_servers_that_were_not_written_
     assert spent == {event["vmid"]: 1}
 
 
-@pytest.mark.parametrize("key", [BREAKERS, PAUSES, APPROVALS, RESETS, LIMITS, INCIDENTS, MESSAGES])
+@pytest.mark.parametrize(
+    "key", [BREAKERS, pauses.KEY, APPROVALS, RESETS, LIMITS, INCIDENTS, MESSAGES]
+)
 def test_breakers_bytes_that_are_no_text_do_not_stop_the_loop(loop, sandbox, key):
     """What cannot be read in Redis hides nothing else there, and holds nothing else up."""
     # A pause that cannot be read is a pause all the same.
-    server = b"server:5001" if key == PAUSES else b"server:5000"
+    server = b"server:5001" if key == pauses.KEY else b"server:5000"
     bytes_ = redis.Redis.from_url(loop.services.settings.redis_url)
     bytes_.hset(key, b"\xff\xfe", b"\x80\x81")
     for name in (b"\xff\xfd", b"mass_drift:cloudflare", server, b"technitium"):

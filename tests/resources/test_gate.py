@@ -3,11 +3,14 @@
 import json
 
 import pytest
+import sqlalchemy as sa
 
 from zlh_dagster.core.breaker import QUIET_SECONDS, State
 from zlh_dagster.core.holds import EVERYTHING, Pause
 from zlh_dagster.core.model import Surface
+from zlh_dagster.resources import database
 from zlh_dagster.resources import gate as gate_module
+from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.gate import (
     APPROVAL_SECONDS,
     APPROVALS,
@@ -15,11 +18,12 @@ from zlh_dagster.resources.gate import (
     LIMIT_SECONDS,
     LIMITS,
     LONGEST_OPEN_SECONDS,
-    PAUSES,
     RESETS,
     Gate,
 )
+from zlh_dagster.resources.pauses import KEY, Pauses
 from zlh_dagster.resources.redis import RedisUnavailable, connect
+from zlh_dagster.schema.upgrade import upgrade
 
 START = 1_900_000_000.0
 CF, TN = Surface.CLOUDFLARE, Surface.TECHNITIUM
@@ -48,8 +52,27 @@ def redis(redis_url):
 
 
 @pytest.fixture
-def gate(redis, clock):
-    return Gate(redis, failures_to_open=3, open_seconds=900)
+def engine(tmp_path):
+    """A database with our own tables."""
+    made = database.connect(f"sqlite:///{tmp_path / 'own.db'}")
+    upgrade(made)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def make(clock, engine):
+    """A gate over a connection to Redis."""
+
+    def make(client):
+        return Gate(client, pauses=Pauses(client, engine), failures_to_open=3, open_seconds=900)
+
+    return make
+
+
+@pytest.fixture
+def gate(redis, make):
+    return make(redis)
 
 
 def state(gate, name="cloudflare"):
@@ -87,11 +110,11 @@ def test_a_success_between_failures_begins_the_count_anew(gate):
     assert gate.failed(CF, "x").failures == 1
 
 
-def test_a_breaker_outlives_the_process(gate, redis_url):
+def test_a_breaker_outlives_the_process(gate, make, redis_url):
     for _ in range(3):
         gate.failed(CF, "x")
     with connect(redis_url) as other:
-        again = Gate(other, failures_to_open=3, open_seconds=900)
+        again = make(other)
         assert code(again.holds().surface(CF)) == "surface_breaker_open"
 
 
@@ -266,7 +289,7 @@ def test_a_new_pause_replaces_the_one_of_its_scope_only(gate):
 
 @pytest.mark.parametrize("text", ["{broken", "[]", '{"until": "x"}', "{}"])
 def test_a_pause_that_cannot_be_read_pauses_all_the_same(gate, redis, text):
-    redis.hset(PAUSES, EVERYTHING, text)
+    redis.hset(KEY, EVERYTHING, text)
     assert code(gate.holds().server(5000)) == "paused"
     assert gate.resume(EVERYTHING)
 
@@ -284,6 +307,44 @@ def test_looking_at_pauses_never_ends_one_that_was_just_begun(gate, clock, redis
 
     monkeypatch.setattr(Pause, "from_json", staticmethod(and_meanwhile))
     gate.pauses()
+    assert code(gate.holds().server(5000)) == "paused"
+
+
+def test_a_redis_that_lost_its_data_gets_the_pauses_back_once(gate, redis):
+    made = Pause("server:5000", "moving house", START, until=START + 60)
+    gate.pause(made)
+    gate.pause(Pause(EVERYTHING, "short", START))
+    gate.pause(Pause(EVERYTHING, "long", START))
+    gate.pause(Pause("surface:cloudflare", "over", START))
+    gate.resume("surface:cloudflare")
+    assert gate.recall() == []
+    redis.flushall()
+    assert gate.pauses() == {}
+    assert sorted(gate.recall()) == [EVERYTHING, "server:5000"]
+    assert gate.pauses() == {EVERYTHING: Pause(EVERYTHING, "long", START), "server:5000": made}
+    assert gate.recall() == []
+
+
+def test_a_pause_begun_after_the_loss_is_not_replaced_by_an_old_one(gate, redis):
+    gate.pause(Pause(EVERYTHING, "old", START))
+    redis.flushall()
+    gate.pause(Pause("server:5000", "y", START))
+    gate.recall()
+    assert set(gate.pauses()) == {EVERYTHING, "server:5000"}
+    redis.hset(KEY, EVERYTHING, '{"reason": "newer", "since": 5}')
+    redis.hdel(KEY, "")
+    gate.recall()
+    assert gate.pauses()[EVERYTHING].reason == "newer"
+
+
+def test_a_pause_holds_though_the_database_cannot_keep_it(gate, engine):
+    with engine.begin() as connection:
+        connection.execute(sa.text('DROP TABLE "RepairPause"'))
+    with pytest.raises(DatabaseError, match="zlh db upgrade"):
+        gate.pause(Pause(EVERYTHING, "x", START))
+    assert code(gate.holds().server(5000)) == "paused"
+    with pytest.raises(DatabaseError, match="still paused"):
+        gate.resume(EVERYTHING)
     assert code(gate.holds().server(5000)) == "paused"
 
 
@@ -316,9 +377,9 @@ def test_an_approval_that_cannot_be_read_approves_nothing(gate, redis, text):
 # --- Redis gone ----------------------------------------------------------------------------------
 
 
-def test_without_redis_nothing_is_let_through():
+def test_without_redis_nothing_is_let_through(make):
     with connect("unix:///nonexistent/redis.sock") as client:
-        lost = Gate(client, failures_to_open=3, open_seconds=900)
+        lost = make(client)
         for ask in (
             lost.holds,
             lost.breakers,

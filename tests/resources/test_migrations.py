@@ -11,7 +11,7 @@ from zlh_dagster.schema import upgrade as upgrade_module
 from zlh_dagster.schema.tables import own_metadata, platform_metadata
 from zlh_dagster.schema.upgrade import VERSION_TABLE, current, head, upgrade
 
-OWN = {"RepairEvent", VERSION_TABLE}
+OWN = {"RepairEvent", "RepairPause", VERSION_TABLE}
 
 
 def tables(engine) -> set[str]:

@@ -4,7 +4,9 @@ import dagster as dg
 
 from zlh_dagster.assets.metadata import snapshot_metadata
 from zlh_dagster.core.snapshot import Snapshot
+from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.observe import derive_desired, observe_payloads
+from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 
 OWNERS = ["team:operator"]
@@ -23,6 +25,8 @@ def persisted_payloads(
     nothing is compared then.
     """
     snapshot = observe_payloads(services, context.run.run_id)
+    if snapshot.observed:
+        _recall_pauses(context, services)
     return dg.Output(snapshot, metadata=snapshot_metadata(snapshot, columns=_PLATFORM_COLUMNS))
 
 
@@ -37,3 +41,14 @@ def desired_edge(
     """
     snapshot = derive_desired(services, persisted_payloads)
     return dg.Output(snapshot, metadata=snapshot_metadata(snapshot, columns=_DESIRED_COLUMNS))
+
+
+def _recall_pauses(context: dg.AssetExecutionContext, services: Services) -> None:
+    """Shows the pauses again after Redis lost its data, before a repair has to ask for them."""
+    try:
+        recalled = services.gate.recall()
+    except (RedisUnavailable, DatabaseError) as error:
+        context.log.warning(str(error))
+        return
+    if recalled:
+        context.log.warning(f"Redis had lost its data; paused again: {', '.join(recalled)}")

@@ -21,11 +21,11 @@ from zlh_dagster.core.breaker import (
 )
 from zlh_dagster.core.holds import Holds, Pause, clock
 from zlh_dagster.core.model import Surface
+from zlh_dagster.resources.pauses import Pauses
 from zlh_dagster.resources.table import RedisTable
 
-BREAKERS, PAUSES, APPROVALS, RESETS, LIMITS = (
+BREAKERS, APPROVALS, RESETS, LIMITS = (
     "zlh:breakers",
-    "zlh:pauses",
     "zlh:approvals",
     "zlh:budget_resets",
     "zlh:rate_limits",
@@ -44,15 +44,21 @@ class Gate:
 
     Args:
         client: Redis.
+        pauses: The operator's pauses.
         failures_to_open: Failures in a row that open a surface's breaker.
         open_seconds: How long it stays open before one repair is tried.
     """
 
     def __init__(
-        self, client: "redis.Redis", *, failures_to_open: int, open_seconds: float
+        self,
+        client: "redis.Redis",
+        *,
+        pauses: Pauses,
+        failures_to_open: int,
+        open_seconds: float,
     ) -> None:
         self._breakers = RedisTable(client, BREAKERS, "breakers")
-        self._pauses = RedisTable(client, PAUSES, "pauses")
+        self._pauses = pauses
         self._approvals = RedisTable(client, APPROVALS, "approvals")
         self._resets = RedisTable(client, RESETS, "breakers")
         self._limits = RedisTable(client, LIMITS, "rate limits")
@@ -172,23 +178,35 @@ class Gate:
         }
 
     def pauses(self) -> dict[str, Pause]:
-        """All pauses that are on.
-
-        Reading removes nothing: it could be a pause that the operator has begun this moment.
-        """
+        """All pauses that are on."""
         now = time.time()
-        known = (Pause.from_json(scope, value) for scope, value in self._pauses.all().items())
-        return {pause.scope: pause for pause in known if pause.on(now)}
+        return {scope: pause for scope, pause in self._pauses.all().items() if pause.on(now)}
 
     def pause(self, pause: Pause) -> None:
-        """Begins a pause, or replaces the one of that scope."""
-        self._pauses.put(pause.scope, pause.to_json())
+        """Begins a pause, or replaces the one of that scope.
+
+        Raises:
+            DatabaseError: If the database could not keep it; it holds all the same.
+        """
+        self._pauses.begin(pause)
 
     def resume(self, scope: str) -> bool:
-        """Ends a pause; returns whether there was one."""
+        """Ends a pause; returns whether there was one.
+
+        Raises:
+            DatabaseError: If the database could not forget it; it goes on then.
+        """
         was_on = scope in self.pauses()
-        self._pauses.remove(scope)
+        self._pauses.end(scope)
         return was_on
+
+    def recall(self) -> list[str]:
+        """Gives a Redis that lost its data the pauses back; returns what it paused again.
+
+        Raises:
+            DatabaseError: If the database cannot be read.
+        """
+        return self._pauses.restore()
 
     def approve(self, incident: str) -> None:
         """Lets one batch through, at the next tick that shows the incident."""

@@ -27,6 +27,7 @@ from zlh_dagster.resources.incidents import Incidents
 from zlh_dagster.resources.leader import Leadership
 from zlh_dagster.resources.ledger import Ledger
 from zlh_dagster.resources.messages import Messages
+from zlh_dagster.resources.pauses import Pauses
 from zlh_dagster.resources.proxmox import Proxmox
 from zlh_dagster.resources.redis import connect
 from zlh_dagster.resources.settings import Settings, load_settings
@@ -65,6 +66,7 @@ class Services:
         if "engine" in self.__dict__:
             self.__dict__.pop("engine").dispose()
             self.__dict__.pop("ledger", None)
+            self.__dict__.pop("gate", None)
         if "redis" in self.__dict__:
             self.__dict__.pop("redis").close()
             for name in _OVER_REDIS:
@@ -114,6 +116,7 @@ class Services:
     def gate(self) -> Gate:
         return Gate(
             self.redis,
+            pauses=Pauses(self.redis, self.engine),
             failures_to_open=self.settings.zlh_surface_failures_to_open,
             open_seconds=self.settings.zlh_surface_open_seconds,
         )

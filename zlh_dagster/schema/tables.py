@@ -1,7 +1,7 @@
 """The tables of the platform database, in SQLAlchemy Core.
 
-The platform's API owns all of them but ``RepairEvent``. Names are camelCase and therefore quoted;
-timestamps are UTC. The same definitions serve SQLite, PostgreSQL and MariaDB.
+The platform's API owns all of them but ``RepairEvent`` and ``RepairPause``. Names are camelCase and
+therefore quoted; timestamps are UTC. The same definitions serve SQLite, PostgreSQL and MariaDB.
 """
 
 from datetime import datetime, timezone
@@ -134,6 +134,17 @@ repair_event = sa.Table(
     sa.Index("RepairEvent_fencingToken_idx", "fencingToken"),
     # A reason may quote what a customer typed; in a latin1 table the row, and with it the repair,
     # would be refused.
+    mysql_charset="utf8mb4",
+    mariadb_charset="utf8mb4",
+)
+
+repair_pause = sa.Table(
+    "RepairPause",
+    own_metadata,
+    sa.Column("scope", _KEY, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("since", UtcDateTime, nullable=False),
+    sa.Column("until", UtcDateTime, nullable=True),
     mysql_charset="utf8mb4",
     mariadb_charset="utf8mb4",
 )

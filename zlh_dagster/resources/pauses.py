@@ -1,0 +1,119 @@
+"""The operator's pauses: in Redis, where every look finds them, and kept in the database.
+
+A Redis that lost its data would otherwise forget the kill switch, and the next tick would repair. A
+mark in the same hash tells a Redis that knows all pauses from one that knows nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any
+
+import redis
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from zlh_dagster.core.holds import Pause
+from zlh_dagster.resources.database import DatabaseError, explain
+from zlh_dagster.resources.table import RedisTable
+from zlh_dagster.schema.tables import repair_pause
+
+KEY = "zlh:pauses"
+MARK = ""
+"""Name of the mark: no scope is called so."""
+
+
+class Pauses:
+    """Pauses by scope; what needs Redis raises ``RedisUnavailable`` when it does not answer.
+
+    Args:
+        client: Redis.
+        engine: The platform database.
+    """
+
+    def __init__(self, client: "redis.Redis", engine: sa.Engine) -> None:
+        self._table = RedisTable(client, KEY, "pauses")
+        self._engine = engine
+
+    def all(self) -> dict[str, Pause]:
+        """Every pause that Redis knows, over or not.
+
+        Reading removes nothing: it could be a pause that the operator has begun this moment.
+        """
+        known = self._table.all()
+        known.pop(MARK, None)
+        return {scope: Pause.from_json(scope, value) for scope, value in known.items()}
+
+    def begin(self, pause: Pause) -> None:
+        """Begins a pause, or replaces the one of that scope; in Redis first, where it holds.
+
+        Raises:
+            DatabaseError: If the database could not keep it; it holds all the same.
+        """
+        self._table.put(pause.scope, pause.to_json())
+        with _explained("paused, but only in Redis: "), self._engine.begin() as connection:
+            connection.execute(sa.delete(repair_pause).where(_of(pause.scope)))
+            connection.execute(sa.insert(repair_pause).values(_row(pause)))
+
+    def end(self, scope: str) -> None:
+        """Ends a pause; in the database first, so that it does not come back.
+
+        Raises:
+            DatabaseError: If the database could not forget it; it goes on then.
+        """
+        with _explained("still paused: "), self._engine.begin() as connection:
+            connection.execute(sa.delete(repair_pause).where(_of(scope)))
+        self._table.remove(scope)
+
+    def restore(self) -> list[str]:
+        """Gives a Redis that lost its data the pauses back, and returns their scopes.
+
+        Raises:
+            DatabaseError: If the database cannot be read.
+        """
+        if self._table.get(MARK) is not None:
+            return []
+        with _explained("pauses: "), self._engine.connect() as connection:
+            kept = [_pause(row) for row in connection.execute(sa.select(repair_pause)).mappings()]
+        restored = [p.scope for p in kept if self._table.put_new(p.scope, p.to_json())]
+        self._table.put(MARK, {"known": True})
+        return restored
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turns the driver's errors into ours, without secrets."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        text = f"{what}{explain(error)}"
+        if repair_pause.name in text:
+            text += "; `zlh db upgrade` creates that table"
+        raise DatabaseError(text) from None
+
+
+def _of(scope: str) -> sa.ColumnElement[bool]:
+    return repair_pause.c.scope == scope
+
+
+def _row(pause: Pause) -> dict[str, Any]:
+    return {
+        "scope": pause.scope,
+        "reason": pause.reason,
+        "since": _moment(pause.since),
+        "until": None if pause.until is None else _moment(pause.until),
+    }
+
+
+def _pause(row: Mapping[Any, Any]) -> Pause:
+    until = row["until"]
+    return Pause(
+        row["scope"],
+        row["reason"],
+        row["since"].timestamp(),
+        None if until is None else until.timestamp(),
+    )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
