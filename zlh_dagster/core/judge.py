@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pandas as pd
 
-from zlh_dagster.core.compare import compare, empty_drift, orphans
+from zlh_dagster.core.compare import compare, empty_drift, orphans, pair
 from zlh_dagster.core.desired import INVALID_COLUMNS, EdgeConfig, claimed_labels
 from zlh_dagster.core.holds import NOTHING_HELD, Holds
 from zlh_dagster.core.model import DriftKind, Surface, records_frame
@@ -101,9 +101,12 @@ def judge(
     wanted = wanted[wanted["surface"].isin([s.value for s in seen])].reset_index(drop=True)
     frames = [snap.rows for snap in seen.values() if len(snap.rows)]
     observed = pd.concat(frames, ignore_index=True) if frames else records_frame([])
-    drift = compare(wanted, observed)
+    pairing = pair(wanted, observed)
+    drift = compare(wanted, observed, pairing)
     claimed = claimed_labels(tick.payloads.rows, edge.zone or "")
-    alone = orphans(observed, claimed=claimed, config=edge)
+    # What is asked for has a server; only the few others are looked at by name.
+    others = observed[~pairing.asked_for].reset_index(drop=True)
+    alone = orphans(others, claimed=claimed, config=edge)
     decisions = decide(
         drift,
         orphans=alone,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -126,11 +127,14 @@ def kept_back(
 
 
 def _repairs(mendable: pd.DataFrame) -> list[RepairRequest]:
+    of_server: dict[int, list[dict[str, Any]]] = {}
+    for row in rows_of(mendable[["vmid", "surface", "type", "kind"]]):
+        of_server.setdefault(int(row["vmid"]), []).append(row)
     requests = []
-    for vmid, rows in mendable.groupby("vmid", sort=True):
-        surfaces = tuple(sorted({Surface(s) for s in rows["surface"]}, key=lambda s: s.value))
-        what = ", ".join(rows["surface"] + " " + rows["type"] + " " + rows["kind"])
-        requests.append(RepairRequest(int(str(vmid)), action_for(surfaces), surfaces, reason=what))
+    for vmid, rows in sorted(of_server.items()):
+        surfaces = tuple(sorted({Surface(r["surface"]) for r in rows}, key=lambda s: s.value))
+        what = ", ".join(f"{r['surface']} {r['type']} {r['kind']}" for r in rows)
+        requests.append(RepairRequest(vmid, action_for(surfaces), surfaces, reason=what))
     return requests
 
 
