@@ -6,20 +6,23 @@ before the fork but the queue, by Celery's main process.
 
 import contextlib
 import gc
+import importlib
 import logging
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from types import FrameType
 from typing import cast
 
 from celery import Celery
 from celery.apps.worker import Worker
 from celery.platforms import SecurityWarning
+from celery.signals import worker_process_init
 from celery.worker import state
-from dagster import DagsterEvent, DagsterInstance
+from dagster import DagsterEvent, DagsterInstance, in_process_executor, job
 from dagster._cli.api import _execute_run_command_body
 from dagster_celery.make_app import make_app
 
@@ -28,6 +31,13 @@ from zlh_dagster.resources.settings import Settings, load_settings
 from zlh_dagster.runs.broker import PROCESSES, TASK_EXECUTE_RUN, broker_url, celery_config
 from zlh_dagster.runs.locks import WORKER, Held, Locks
 
+_IMPORTED_LATE = (
+    "fsspec.implementations.local",
+    "httpcore",
+    "pyarrow.dataset",
+    "upath",
+    "zlh_dagster.runs.storage",
+)
 _log = logging.getLogger(__name__)
 
 
@@ -73,9 +83,9 @@ def worker_app(settings: Settings, locks: Locks) -> Celery:
     def execute_run(run_id: str) -> None:
         try:
             # The lock tells who lives, and keeps the same run from being executed twice.
-            with locks.hold(run_id), _signals_kept(), DagsterInstance.get() as instance:
+            with locks.hold(run_id), _signals_kept():
                 _execute_run_command_body(
-                    run_id, instance, write_stream_fn=_nowhere, set_exit_code_on_failure=False
+                    run_id, _instance(), write_stream_fn=_nowhere, set_exit_code_on_failure=False
                 )
         except Held:
             _log.warning("run %s is under way already: not started again", run_id)
@@ -85,9 +95,30 @@ def worker_app(settings: Settings, locks: Locks) -> Celery:
 
 def warm_up() -> None:
     """Loads what every run needs, and keeps the memory in which it is shared."""
+    for name in _IMPORTED_LATE:
+        importlib.import_module(name)
     defs.get_repository_def().get_all_jobs()
+    with DagsterInstance.ephemeral() as instance:
+        _nothing.execute_in_process(instance=instance)
     gc.collect()
     gc.freeze()
+
+
+@job(executor_def=in_process_executor)
+def _nothing() -> None:
+    """A run of it imports what Dagster imports only when something runs."""
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _open_storage(**_: object) -> None:
+    """Before the first run asks for it; if it cannot be opened yet, that run tries again."""
+    _instance()
+
+
+@cache
+def _instance() -> DagsterInstance:
+    """Dagster's storage, opened once in each process."""
+    return DagsterInstance.get()
 
 
 @contextlib.contextmanager
