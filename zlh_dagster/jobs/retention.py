@@ -21,7 +21,7 @@ from zlh_dagster.resources.services import Services
 
 RETENTION = "retention"
 MAX_RUNTIME_SECONDS = 300
-WORK_SECONDS = 20.0
+WORK_SECONDS = 10.0
 """Deleting stops after that; the rest is deleted an hour later."""
 
 ROUTINE = (OBSERVE, DIGEST, RETENTION)
