@@ -4,9 +4,12 @@ from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import TickStatus
 
-from tests.harness import Loop
+from tests.harness import Loop, titles
 from tests.loop.stored import stored, ticks_on_disk
+from tests.loop.test_dagster_shell import tell
 from zlh_dagster.core.retention import EVENTFUL_TAG
 from zlh_dagster.jobs import retention as retention_module
 from zlh_dagster.jobs.retention import RETENTION, retain
@@ -235,6 +238,29 @@ class TestTheJob:
         [failure] = [e for e in result.all_events if e.is_step_failure]
         assert "zlh db upgrade" in str(failure.step_failure_data.user_failure_data)
 
+    def test_a_redis_that_is_away_fails_nothing(self, platform, store):
+        """The loop itself tells it, once; this job would tell it every hour."""
+        gone = Loop(platform.services(ZLH_REDIS_URL="unix:///nonexistent.sock"), store.instance)
+        tiny_observe.execute_in_process(instance=store.instance)
+        done = retain(store.instance, gone.services, now=later(hours=25))
+        assert (done.counts["runs"], done.counts["daily_figures"], done.problems) == (1, 0, [])
+        job = gone.definitions.resolve_job_def(RETENTION)
+        assert job.execute_in_process(instance=store.instance).success
+
+    def test_a_failure_is_told_once_and_is_over_with_the_next_success(
+        self, loop, run, platform, sandbox
+    ):
+        with platform.engine.begin() as connection:
+            connection.exec_driver_sql('ALTER TABLE "DailyFigure" RENAME TO gone')
+        for _ in range(2):
+            tell(loop, run().run_id, RETENTION)
+            loop.minute()
+        assert titles(sandbox) == ["retention failed"]
+        with platform.engine.begin() as connection:
+            connection.exec_driver_sql('ALTER TABLE gone RENAME TO "DailyFigure"')
+        assert run().success
+        assert loop.services.incidents.all_open() == {}
+
     def test_the_figures_of_the_day_are_kept(self, loop, run):
         loop.minute()
         loop.minute()
@@ -293,3 +319,11 @@ class TestFiles:
         retain(store.instance, loop.services, now=later())
         assert [path.name for path in asked] == ["index.db", ".db", "runs.db", "schedules.db"]
         assert all(path.exists() for path in asked if path.name != ".db")
+
+
+@pytest.mark.parametrize("kind", [InstigatorType.SCHEDULE, InstigatorType.SENSOR])
+def test_ticks_of_every_status_are_purged_by_the_daemon_after_some_days(sqlite, kind):
+    """Dagster's defaults keep most of them for ever."""
+    kept = sqlite.instance.get_tick_retention_settings(kind)
+    assert set(kept) == set(TickStatus)
+    assert all(1 <= days <= 30 for days in kept.values())

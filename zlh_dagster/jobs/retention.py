@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import islice
@@ -17,6 +18,7 @@ from zlh_dagster.jobs.observe import OBSERVE, UNFINISHED
 from zlh_dagster.jobs.storage import RunStore
 from zlh_dagster.resources.compaction import compact
 from zlh_dagster.resources.history import fold
+from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 
 RETENTION = "retention"
@@ -67,20 +69,30 @@ def retain(
     def snapshots() -> int:
         return _delete_snapshots(store, services, done, limit=limit, seconds=seconds)
 
+    def figures() -> int:
+        try:
+            return fold(services, now=now)
+        except RedisUnavailable:
+            # The loop tells it; what was counted by then is kept when Redis is back.
+            return 0
+
+    def compaction() -> int:
+        repairing = dg.RunsFilter(job_name=LEVEL1_REPAIR, statuses=UNFINISHED)
+        files = store.shared_files
+        return sum(compact(path) for path in files if not instance.get_run_ids(repairing, limit=1))
+
     _try(done, "runless_rows", runless)
     _try(done, "runs", runs)
     _try(done, "files", store.delete_files_without_run)
     _try(done, "snapshots", snapshots)
-    _try(done, "daily_figures", lambda: fold(services, now=now))
-    for path in store.shared_files:
-        if not instance.get_run_ids(dg.RunsFilter(job_name=LEVEL1_REPAIR, statuses=UNFINISHED)):
-            _try(done, "bytes_given_back", lambda path=path: compact(path))  # type: ignore[misc]
+    _try(done, "daily_figures", figures)
+    _try(done, "bytes_given_back", compaction)
     return done
 
 
 def _try(done: Done, name: str, work: Callable[[], int]) -> None:
     try:
-        done.counts[name] = done.counts.get(name, 0) + work()
+        done.counts[name] = work()
     except Exception as error:  # noqa: BLE001 - the other parts are worth trying
         done.problems.append(f"{name}: {type(error).__name__}: {error}")
 
@@ -143,7 +155,8 @@ def delete_what_is_old(
             f" {services.redactor.text(done.problems[0])}",
             allow_retries=False,
         )
-    services.incidents.close([RETENTION_RUN_FAILED])
+    with suppress(RedisUnavailable):
+        services.incidents.close([RETENTION_RUN_FAILED])
     return dg.Output(None, metadata=done.counts)
 
 
