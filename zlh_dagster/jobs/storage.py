@@ -7,12 +7,11 @@ SQLite, the file that each run has. All statements work on SQLite and PostgreSQL
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
@@ -23,15 +22,14 @@ from dagster._core.storage.event_log.schema import (
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.runs.schema import RunsTable
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 
 from zlh_dagster.core.retention import EVENTFUL_TAG, NEW_DRIFT, TICK_RUN_TAG, Ended
 from zlh_dagster.jobs.run_files import RunFiles
 
-FINISHED = [
-    dg.DagsterRunStatus.SUCCESS,
-    dg.DagsterRunStatus.FAILURE,
-    dg.DagsterRunStatus.CANCELED,
-]
+_SUCCESS = dg.DagsterRunStatus.SUCCESS.value
+_FINISHED = (_SUCCESS, dg.DagsterRunStatus.FAILURE.value, dg.DagsterRunStatus.CANCELED.value)
 _RUNLESS = ""
 _ROWS = 500
 """Rows deleted in one transaction."""
@@ -47,26 +45,27 @@ class RunStore:
     """
 
     def __init__(self, instance: dg.DagsterInstance) -> None:
-        storage = instance.event_log_storage
-        if not isinstance(storage, SqlEventLogStorage):
+        events, runs = instance.event_log_storage, instance.run_storage
+        if not isinstance(events, SqlEventLogStorage) or not isinstance(runs, SqlRunStorage):
             raise dg.Failure(
-                f"{type(storage).__name__} is no SQL storage: delete old runs in another way, and"
+                f"{type(events).__name__} is no SQL storage: delete old runs in another way, and"
                 " stop the schedule of this job",
                 allow_retries=False,
             )
         self._instance = instance
-        self._events: SqlEventLogStorage = storage
-        self._files = RunFiles(storage)
+        self._events: SqlEventLogStorage = events
+        self._runs: SqlRunStorage = runs
+        self._files = RunFiles(events)
 
     def ended(
         self,
         *,
         jobs: Iterable[str],
-        routine: Iterable[str],
+        routine: Collection[str],
         before: datetime,
         expired: datetime,
     ) -> Ended:
-        """Runs that are over and were made before a time.
+        """Runs that had ended before a time.
 
         Args:
             jobs: All jobs of this project; runs of others are not looked at.
@@ -74,24 +73,22 @@ class RunStore:
             before: That time.
             expired: The time before which all of them are to be deleted.
         """
-        names = tuple(jobs)
-        finished = self._ids(statuses=FINISHED, created_before=before)
-        ours = {
-            run_id
-            for job in names
-            for run_id in self._ids(job_name=job, statuses=FINISHED, created_before=before)
-        }
-        success = [dg.DagsterRunStatus.SUCCESS]
+        run = RunsTable.c
+        query = sa.select(run.run_id, run.pipeline_name, run.status, _is_old(expired).label("old"))
+        ours = (run.pipeline_name.in_(list(jobs)), run.status.in_(_FINISHED), _is_old(before))
+        with self._runs.connect() as connection:
+            rows = connection.execute(query.where(*ours).order_by(run.id.desc())).all()
+        marked = self._instance.get_run_ids(dg.RunsFilter(tags={EVENTFUL_TAG: NEW_DRIFT}))
         tags = dict(self._instance.get_run_tags([TICK_RUN_TAG]))
         return Ended(
-            runs=[run_id for run_id in finished if run_id in ours],
+            runs=[row.run_id for row in rows],
             routine={
-                run_id
-                for job in routine
-                for run_id in self._ids(job_name=job, statuses=success, created_before=before)
+                row.run_id
+                for row in rows
+                if row.pipeline_name in routine and row.status == _SUCCESS
             },
-            eventful={*self._ids(tags={EVENTFUL_TAG: NEW_DRIFT}), *tags.get(TICK_RUN_TAG, ())},
-            expired=set(self._ids(created_before=expired)),
+            eventful={*marked, *tags.get(TICK_RUN_TAG, ())},
+            expired={row.run_id for row in rows if row.old},
         )
 
     def all_runs(self) -> set[str]:
@@ -109,7 +106,7 @@ class RunStore:
         with self._events.index_connection() as connection:
             self._events.delete_events_for_run(connection, run_id)
         self._files.delete(run_id)
-        self._instance.run_storage.delete_run(run_id)
+        self._runs.delete_run(run_id)
 
     def delete_runless(self, key: dg.AssetKey, *, before: datetime, deadline: float) -> int:
         """Deletes events of an asset that were reported without a run.
@@ -158,8 +155,15 @@ class RunStore:
         """SQLite files in which rows are deleted, none when the storage is another one."""
         return self._files.shared
 
-    def _ids(self, **criteria: Any) -> list[str]:
-        return list(self._instance.get_run_ids(dg.RunsFilter(**criteria)))
+
+def _is_old(moment: datetime) -> sa.ColumnElement[bool]:
+    """Whether a run ended before a time, or was made before it when nobody knows when it ended.
+
+    With PostgreSQL the time of making is in the server's zone, the end is not.
+    """
+    run = RunsTable.c
+    made = run.create_timestamp < moment.astimezone(timezone.utc).replace(tzinfo=None)
+    return sa.or_(run.end_time < moment.timestamp(), run.end_time.is_(None) & made)
 
 
 def _delete(connect: Connect, table: sa.Table, old: sa.ColumnElement[bool], deadline: float) -> int:
