@@ -1,0 +1,48 @@
+"""How many requests one tick makes, counted at the edge."""
+
+from collections import Counter
+from typing import Any
+
+from bench.deployment import Deployment
+from bench.harness import Benchmark, Figure, Result
+from zlh_dagster.resources.observe import observe_all
+
+SIZES, SMALL_SIZES = (10, 1_000, 10_000), (10,)
+AGENTS = "agents"
+
+
+def measure(servers: int) -> dict[str, Any]:
+    """One tick of a fleet in step, by surface."""
+    with Deployment(servers) as deployment, deployment.services() as services:
+        deployment.control.delete("/requests")
+        tick = observe_all(services, "benchmark")
+        unseen = tick.unobserved
+        if unseen:
+            raise RuntimeError(f"not observed: {unseen}")
+        counts = Counter(entry["surface"] for entry in deployment.requests())
+        return {
+            "servers": servers,
+            "by_surface": dict(counts),
+            "listings": sum(counts.values()) - counts[AGENTS],
+            AGENTS: counts[AGENTS],
+            "seconds": {s.source: round(s.seconds, 3) for s in tick.snapshots},
+        }
+
+
+def run(small: bool) -> Result:
+    """The same number for any fleet, but for pages that are full."""
+    measures = [measure(servers) for servers in (SMALL_SIZES if small else SIZES)]
+    first = measures[0]["listings"]
+    figures = []
+    for m in measures:
+        listed = ", ".join(f"{n} {s}" for s, n in sorted(m["by_surface"].items()) if s != AGENTS)
+        fleet = f"{m['servers']:,} servers"
+        aim = first if m["servers"] <= 1_000 else None
+        figures += [
+            Figure(f"requests of a tick, {fleet}", m["listings"], "calls", aim, note=listed),
+            Figure(f"agents asked in a tick, {fleet}", m[AGENTS], "calls"),
+        ]
+    return Result(figures, {"measures": measures})
+
+
+BENCHMARK = Benchmark("requests", "requests of one tick", run)
