@@ -1,0 +1,96 @@
+"""A running `zlh up`, and ticks started in it at a chosen moment.
+
+Waiting for twenty full minutes would take twenty minutes. A tick is asked for here as
+`dagster job launch` asks for it, through the run queue, from a process that has loaded Dagster
+already; the schedule rests meanwhile, so that the loop is idle before.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster._cli.job import _create_run  # what `dagster job launch` calls, without its start
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+
+from bench.deployment import Deployment, until
+from zlh_dagster.jobs.observe import OBSERVE
+
+_SECONDS = 120.0
+
+
+@dataclass
+class Controller:
+    """One `zlh up`.
+
+    Attributes:
+        pid: Of `zlh up` itself.
+    """
+
+    deployment: Deployment
+    pid: int
+    instance: dg.DagsterInstance
+    workspace: WorkspaceProcessContext
+
+    def rest(self) -> None:
+        """Stops every schedule, so that nothing starts a tick but :meth:`tick`."""
+        with self.workspace.create_request_context() as context:
+            for location in context.code_locations:
+                for repository in location.get_repositories().values():
+                    for schedule in repository.get_schedules():
+                        self.instance.stop_schedule(
+                            schedule.get_remote_origin_id(), schedule.selector_id, schedule
+                        )
+
+    def tick(self) -> tuple[float, str]:
+        """Asks for a tick; returns when that was, in seconds since the epoch, and its run."""
+        began = time.time()
+        with self.workspace.create_request_context() as context:
+            [location] = context.code_locations
+            [repository] = location.get_repositories().values()
+            run = _create_run(
+                instance=self.instance,
+                code_location=location,
+                remote_repo=repository,
+                remote_job=repository.get_full_job(OBSERVE),
+                run_config={},
+                tags={},
+                op_selection=None,
+                run_id=None,
+            )
+            self.instance.submit_run(run.run_id, context)
+        return began, run.run_id
+
+    def wait(self, run_id: str) -> None:
+        """Waits until a run has succeeded.
+
+        Raises:
+            RuntimeError: If it failed.
+        """
+
+        def ended() -> bool:
+            run = self.instance.get_run_by_id(run_id)
+            if run is not None and run.is_failure_or_canceled:
+                told = [str(e.dagster_event or e.user_message) for e in self.instance.all_logs(run_id)]
+                raise RuntimeError(f"run {run_id} is {run.status.value}: {told[-3:]}")
+            return run is not None and run.is_finished
+
+        until(ended, seconds=_SECONDS, what=f"the end of run {run_id}")
+
+
+@contextmanager
+def controller(deployment: Deployment) -> Iterator[Controller]:
+    """`zlh up` over a deployment, with a connection to it."""
+    pid = deployment.up()
+    with ExitStack() as stack:
+        with deployment.as_environment():
+            instance = stack.enter_context(dg.DagsterInstance.from_config(str(deployment.home)))
+            # Each storage is opened when it is first asked, and reads the environment then.
+            instance.get_runs(limit=1)
+            instance.get_asset_keys(limit=1)
+            instance.all_instigator_state()
+            target = WorkspaceFileTarget([str(deployment.home / "workspace.yaml")])
+            workspace = stack.enter_context(WorkspaceProcessContext(instance, target))
+        yield Controller(deployment, pid, instance, workspace)
