@@ -7,10 +7,11 @@ from zlh_dagster.assets.edge import OBSERVED_EDGE
 from zlh_dagster.assets.fleet import agents, containers, operations
 from zlh_dagster.assets.platform import IO_MANAGER, desired_edge, persisted_payloads
 from zlh_dagster.assets.snapshot_io import SnapshotIOManager
-from zlh_dagster.checks.observed import OBSERVED_CHECKS, drift_in_step, rows_usable
+from zlh_dagster.checks.in_step import drift_in_step
 from zlh_dagster.jobs.digest import digest, digest_every_morning
 from zlh_dagster.jobs.level1_repair import LEASE, lease_keeper, level1_repair
 from zlh_dagster.jobs.observe import observe, observe_every_minute
+from zlh_dagster.jobs.retention import retention, retention_every_hour
 from zlh_dagster.resources.services import Services
 from zlh_dagster.sensors.drift import drift_sensor
 from zlh_dagster.sensors.run_failure import run_failure_sensor
@@ -33,9 +34,9 @@ def build(services: Services) -> dg.Definitions:
             operations,
             drift,
         ],
-        asset_checks=[*OBSERVED_CHECKS, rows_usable, drift_in_step],
-        jobs=[observe, level1_repair, digest],
-        schedules=[observe_every_minute, digest_every_morning],
+        asset_checks=[drift_in_step],
+        jobs=[observe, level1_repair, digest, retention],
+        schedules=[observe_every_minute, digest_every_morning, retention_every_hour],
         sensors=[drift_sensor, run_failure_sensor()],
         resources={
             "services": services,

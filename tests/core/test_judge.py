@@ -217,3 +217,17 @@ def test_a_pause_keeps_repairs_beside_the_edge_back_too(containers, rows, scope,
     decided = judge(tick, edge=EDGE, policy=PolicyConfig(), holds=holds).decisions
     assert [r.target for r in decided.repairs] == ([] if kept else ["op-1"])
     assert [r.target for r, _ in decided.kept_back] == (["op-1"] if kept else [])
+
+
+def test_the_same_drift_has_the_same_fingerprint_in_whatever_order(containers, rows):
+    made = judged(tick_of(containers, rows[3:]))
+    turned = replace(made, drift=made.drift.iloc[::-1].reset_index(drop=True))
+    assert len(made.drift) > 1
+    assert made.fingerprint() == turned.fingerprint() != ""
+    fewer = replace(made, drift=made.drift.iloc[1:])
+    other = replace(made, drift=made.drift.assign(kind="wrong"))
+    assert len({m.fingerprint() for m in (made, fewer, other)}) == 3
+
+
+def test_without_drift_there_is_no_fingerprint(containers, rows):
+    assert judged(tick_of(containers, rows)).fingerprint() == ""

@@ -1,6 +1,7 @@
 """What the operator does by hand: plan, pause, approve, breakers, revert, and the digest."""
 
 import json
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from rich.console import Console
@@ -10,6 +11,7 @@ from tests.harness import edge_state, statuses, titles, writes
 from zlh_dagster.cli import main
 from zlh_dagster.cli.holds import BadRequest, scope_of, seconds_of
 from zlh_dagster.core.rules import POLICY
+from zlh_dagster.resources.history import History
 from zlh_dagster.sandbox.cloudflare_records import new_record
 
 HOST = "mc-5000.example.gg"
@@ -247,3 +249,28 @@ def test_a_repair_that_a_breaker_refused_raises_an_event_of_its_own(loop, sandbo
     metadata = event.asset_observation_data.asset_observation.metadata
     assert metadata["escalation"].value == "breaker_open"
     assert sandbox.edge.discord.inbox()[-1].level == "critical"
+
+
+def test_history_shows_the_days_that_were_kept_the_newest_first(zlh, loop):
+    assert "no figures yet" in zlh("history").output
+    today = datetime.now(timezone.utc).date()
+    history = History(loop.services.engine)
+    seen = {"on:agents": 4, "seen:agents": 3, "on:containers": 4, "seen:containers": 4}
+    repairs = {"repairs:succeeded": 2, "repairs:dry_run": 1, "longest_repair_seconds": 7.5}
+    history.keep(today, {"ticks": 4, "drifts": 1, **seen, **repairs})
+    history.keep(today - timedelta(days=1), {"ticks": 1440, "on:agents": 4, "seen:agents": 4})
+    history.keep(today - timedelta(days=2), {"ticks": 1439})
+    first, second = json.loads(zlh("history", "--days", "2", "--json").output)
+    assert first == {
+        "day": today.isoformat(),
+        "ticks": 4,
+        "seen": {"agents": 0.75, "containers": 1.0},
+        "drifts": 1,
+        "repairs": {"succeeded": 2, "failed": 0, "refused": 0, "dry_run": 1, "interrupted": 0},
+        "longest_repair_seconds": 7.5,
+    }
+    assert (second["ticks"], second["longest_repair_seconds"]) == (1440, None)
+    table = zlh("history").output
+    assert "agents 75 %" in table
+    assert "7.5 s" in table
+    assert "1439" in table

@@ -205,3 +205,43 @@ def test_a_customers_text_cannot_reach_another_file(store):
     path = store.write(snap(records_frame([]), reason="../../etc/passwd", extra=extra))
     assert path.endswith("/t1/cloudflare_records.parquet")
     assert json.loads(json.dumps(dict(store.read("cloudflare_records", "t1").extra))) == extra
+
+
+def test_ticks_are_listed_with_the_time_of_their_last_file(store):
+    assert store.ticks() == {}
+    before = datetime.now(timezone.utc) - timedelta(seconds=2)
+    store.write(snap(records_frame([]), tick="t1"))
+    store.write(snap(records_frame([]), tick="t2"))
+    store.write(snap(records_frame([]), tick="t2", source="operations"))
+    found = store.ticks()
+    assert set(found) == {"t1", "t2"}
+    assert all(before <= moment <= datetime.now(timezone.utc) for moment in found.values())
+
+
+def test_a_tick_is_deleted_whole_and_alone(store):
+    for tick in ("t1", "t2"):
+        for source in ("operations", "agents"):
+            store.write(snap(records_frame([]), tick=tick, source=source))
+    store.delete("t1")
+    assert set(store.ticks()) == {"t2"}
+    with pytest.raises(SnapshotMissing):
+        store.read("agents", "t1")
+    assert store.read("agents", "t2").tick == "t2"
+    with pytest.raises(OSError, match="t1"):
+        store.delete("t1")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        1_893_553_445.5,
+        "2030-01-02T03:04:05.500000",
+        "2030-01-02T03:04:05.500000+00:00",
+        datetime(2030, 1, 2, 3, 4, 5, 500_000),
+        datetime(2030, 1, 2, 4, 4, 5, 500_000, tzinfo=timezone(timedelta(hours=1))),
+    ],
+)
+def test_every_file_systems_word_for_a_time_is_understood(store, monkeypatch, written):
+    files = {"root/t1/agents.parquet": {"updated": written}}
+    monkeypatch.setattr(store, "_files", lambda: files)
+    assert store.ticks() == {"t1": datetime(2030, 1, 2, 3, 4, 5, 500_000, tzinfo=timezone.utc)}

@@ -1,12 +1,14 @@
 """What is true: one complete listing of each surface."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import dagster as dg
 
-from zlh_dagster.assets.metadata import snapshot_metadata
 from zlh_dagster.assets.platform import IO_MANAGER, OWNERS
+from zlh_dagster.assets.results import observed, observed_check
 from zlh_dagster.core.model import Surface
 from zlh_dagster.core.policy import SOURCE_OF
-from zlh_dagster.core.snapshot import Outcome, Snapshot
 from zlh_dagster.resources.observe import observe_surface
 from zlh_dagster.resources.services import Services
 
@@ -31,20 +33,19 @@ def observed_asset(surface: Surface) -> dg.AssetsDefinition:
         kinds={surface.value},
         owners=OWNERS,
         io_manager_key=IO_MANAGER,
+        check_specs=[observed_check(SOURCE_OF[surface])],
         description=(
             f"{_DESCRIPTIONS[surface]}\n\nA listing that fails or cannot be shown to be complete"
             " is `unobserved`, and nothing on this surface is drift at that tick."
         ),
     )
-    def observed(
+    def listing(
         context: dg.AssetExecutionContext, services: dg.ResourceParam[Services]
-    ) -> dg.Output[Snapshot]:
+    ) -> Iterator[Any]:
         snapshot = observe_surface(services, surface, context.run.run_id)
-        if snapshot.outcome is Outcome.UNOBSERVED:
-            context.log.warning(f"unobserved: {snapshot.reason}")
-        return dg.Output(snapshot, metadata=snapshot_metadata(snapshot, columns=_COLUMNS))
+        yield from observed(context, snapshot, _COLUMNS)
 
-    return observed
+    return listing
 
 
 OBSERVED_EDGE = [observed_asset(surface) for surface in Surface]

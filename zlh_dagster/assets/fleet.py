@@ -1,10 +1,14 @@
 """What is true beside the edge: containers, their agents, and operations in the queues."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import dagster as dg
 
-from zlh_dagster.assets.metadata import snapshot_metadata
 from zlh_dagster.assets.platform import IO_MANAGER, OWNERS
-from zlh_dagster.core.snapshot import Outcome, Snapshot
+from zlh_dagster.assets.results import observed, observed_check
+from zlh_dagster.core.policy import AGENTS, CONTAINERS, OPERATIONS
+from zlh_dagster.core.snapshot import Snapshot
 from zlh_dagster.resources.observe import observe_agents, observe_containers, observe_operations
 from zlh_dagster.resources.services import Services
 
@@ -13,45 +17,55 @@ _AGENTS = ("vmid", "address", "answer", "state", "detail")
 _OPERATIONS = ("id", "vmid", "type", "status", "job", "deadReads", "heartbeatAt")
 
 
-@dg.asset(group_name="observed", kinds={"proxmox"}, owners=OWNERS, io_manager_key=IO_MANAGER)
+@dg.asset(
+    group_name="observed",
+    kinds={"proxmox"},
+    owners=OWNERS,
+    io_manager_key=IO_MANAGER,
+    check_specs=[observed_check(CONTAINERS)],
+)
 def containers(
     context: dg.AssetExecutionContext, services: dg.ResourceParam[Services]
-) -> dg.Output[Snapshot]:
+) -> Iterator[Any]:
     """Containers of the Proxmox node, in one listing.
 
     An empty list, or a node that knows no status, is `unobserved`: never taken for stopped.
     """
-    return _output(context, observe_containers(services, context.run.run_id), _CONTAINERS)
+    yield from observed(context, observe_containers(services, context.run.run_id), _CONTAINERS)
 
 
-@dg.asset(group_name="observed", kinds={"http"}, owners=OWNERS, io_manager_key=IO_MANAGER)
+@dg.asset(
+    group_name="observed",
+    kinds={"http"},
+    owners=OWNERS,
+    io_manager_key=IO_MANAGER,
+    check_specs=[observed_check(AGENTS)],
+)
 def agents(
     context: dg.AssetExecutionContext,
     services: dg.ResourceParam[Services],
     persisted_payloads: Snapshot,
-) -> dg.Output[Snapshot]:
+) -> Iterator[Any]:
     """Whether the agent in each container answers.
 
     Asked all at once with a bounded number of connections; an address outside the allowed
     networks is never called.
     """
-    return _output(context, observe_agents(services, persisted_payloads), _AGENTS)
+    yield from observed(context, observe_agents(services, persisted_payloads), _AGENTS)
 
 
-@dg.asset(group_name="observed", kinds={"sql", "redis"}, owners=OWNERS, io_manager_key=IO_MANAGER)
+@dg.asset(
+    group_name="observed",
+    kinds={"sql", "redis"},
+    owners=OWNERS,
+    io_manager_key=IO_MANAGER,
+    check_specs=[observed_check(OPERATIONS)],
+)
 def operations(
     context: dg.AssetExecutionContext, services: dg.ResourceParam[Services]
-) -> dg.Output[Snapshot]:
+) -> Iterator[Any]:
     """Open operations of the platform, with the state of their queue jobs.
 
     Job states are read from BullMQ's keys in one transaction and never written.
     """
-    return _output(context, observe_operations(services, context.run.run_id), _OPERATIONS)
-
-
-def _output(
-    context: dg.AssetExecutionContext, snapshot: Snapshot, columns: tuple[str, ...]
-) -> dg.Output[Snapshot]:
-    if snapshot.outcome is Outcome.UNOBSERVED:
-        context.log.warning(f"unobserved: {snapshot.reason}")
-    return dg.Output(snapshot, metadata=snapshot_metadata(snapshot, columns=columns))
+    yield from observed(context, observe_operations(services, context.run.run_id), _OPERATIONS)

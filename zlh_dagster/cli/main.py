@@ -1,6 +1,7 @@
 """The `zlh` command."""
 
 import sys
+from datetime import datetime, timezone
 from typing import Annotated
 
 import typer
@@ -192,6 +193,19 @@ def events(
         show(_out, services.ledger.events(vmid=vmid, limit=limit), as_text=not as_json)
 
 
+@app.command()
+def history(
+    days: Annotated[int, typer.Option(help="How many days, today included.", min=1)] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """What each day was like. Example: zlh history --days 90."""
+    from zlh_dagster.cli.history import gather, show
+
+    today = datetime.now(timezone.utc).date()
+    with Services(load_settings()) as services:
+        show(_out, gather(services, days=days, today=today), as_text=not as_json)
+
+
 @db.command("upgrade")
 def db_upgrade() -> None:
     """Create or migrate the tables that this project owns. Example: zlh db upgrade."""
@@ -200,7 +214,7 @@ def db_upgrade() -> None:
 
     engine = connect(load_settings().database_url)
     try:
-        say(f"the ledger is at revision {upgrade(engine)}")
+        say(f"the tables are at revision {upgrade(engine)}")
     finally:
         engine.dispose()
 

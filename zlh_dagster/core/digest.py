@@ -94,7 +94,8 @@ def digest_message(
     still = sorted(incidents, key=lambda incident: incident.opened_at)
     lines = [
         f"Ticks: {day.ticks} of {minutes}",
-        "Seen: " + (", ".join(f"{n} {_share(s)}" for n, s in day.seen.items()) or "nothing is on"),
+        "Seen: "
+        + (", ".join(f"{n} {share_text(s)}" for n, s in day.seen.items()) or "nothing is on"),
         f"Drift found: {day.drifts}",
         f"Repaired: {done[Status.SUCCEEDED]}, failed: {done[Status.FAILED]},"
         f" refused: {done[Status.REFUSED]}, interrupted: {done[Status.INTERRUPTED]},"
@@ -127,6 +128,6 @@ def _verdict(day: Day, still: list[Incident], tripped: list[str]) -> str:
     return ", ".join(parts)
 
 
-def _share(share: float) -> str:
+def share_text(share: float) -> str:
     """A share that is 100 % only when nothing was missed."""
     return f"{int(share * 1000) / 10:g} %"

@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from hashlib import blake2b
 
 import pandas as pd
 
@@ -75,6 +76,14 @@ class Judgement:
         """Drifts by kind, every kind present."""
         found = self.drift["kind"].value_counts()
         return {kind.value: int(found.get(kind.value, 0)) for kind in DriftKind}
+
+    def fingerprint(self) -> str:
+        """The same text for the same set of drifts, in whatever order; empty without drift."""
+        if self.drift.empty:
+            return ""
+        columns = self.drift[["surface", "type", "name", "kind"]]
+        hashes = pd.util.hash_pandas_object(columns, index=False).sort_values()
+        return blake2b(hashes.to_numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def judge(

@@ -11,6 +11,8 @@ REPAIR_RUN_FAILED = "run_failed:level1_repair"
 """Incident of repair runs that cannot even begin; it lasts until one can, or none is needed."""
 
 DIGEST_RUN_FAILED = "run_failed:digest"
+RETENTION_RUN_FAILED = "run_failed:retention"
+_ENDED_BY_THEIR_OWN_RUNS = (DIGEST_RUN_FAILED, RETENTION_RUN_FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def choose(
         # Whether repair runs can begin again is seen when this one does.
         lasting.add(REPAIR_RUN_FAILED)
     # Only their own next success ends what other jobs failed at.
-    lasting.update(name for name in open_incidents if name.startswith(DIGEST_RUN_FAILED))
+    lasting.update(name for name in open_incidents if name.startswith(_ENDED_BY_THEIR_OWN_RUNS))
     changes = follow(
         open_incidents, findings=decisions.findings, lasting=lasting, unseen=unseen, now=now
     )

@@ -98,19 +98,48 @@ class SnapshotStore:
         Raises:
             SnapshotMissing: If there is none.
         """
-        try:
-            files = self._fs.find(self._root, detail=True)
-        except OSError:
-            files = {}
+        files = self._files()
         done = [(_written(f), name) for name, f in files.items() if name.endswith(".parquet")]
         if not done:
             raise SnapshotMissing("no tick was observed here yet")
         return str(posixpath.basename(posixpath.dirname(max(done)[1])))
 
+    def ticks(self) -> dict[str, datetime]:
+        """All ticks that have files here, and when the last file of each was written."""
+        newest: dict[str, datetime] = {}
+        for name, info in self._files().items():
+            tick = posixpath.basename(posixpath.dirname(name))
+            written = _moment(_written(info))
+            newest[tick] = max(written, newest.get(tick, written))
+        return newest
+
+    def delete(self, tick: str) -> None:
+        """Deletes all files of a tick.
+
+        Raises:
+            OSError: If they could not be deleted.
+        """
+        self._fs.rm(posixpath.join(self._root, tick), recursive=True)
+
+    def _files(self) -> dict[str, dict[str, Any]]:
+        try:
+            found: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)
+        except OSError:
+            return {}
+        return found
+
 
 def _written(info: dict[str, Any]) -> Any:
     """When a file was written; each file system has its own word for it, and its own type."""
     return next(info[word] for word in _WRITTEN_WORDS if word in info)
+
+
+def _moment(written: Any) -> datetime:
+    if isinstance(written, str):
+        written = datetime.fromisoformat(written)
+    if isinstance(written, datetime):
+        return written if written.tzinfo else written.replace(tzinfo=timezone.utc)
+    return datetime.fromtimestamp(written, timezone.utc)
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

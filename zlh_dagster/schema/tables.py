@@ -1,7 +1,8 @@
 """The tables of the platform database, in SQLAlchemy Core.
 
-The platform's API owns all of them but ``RepairEvent`` and ``RepairPause``. Names are camelCase and
-therefore quoted; timestamps are UTC. The same definitions serve SQLite, PostgreSQL and MariaDB.
+The platform's API owns all of them but ``RepairEvent``, ``RepairPause`` and ``DailyFigure``. Names
+are camelCase and therefore quoted; timestamps are UTC. The same definitions serve SQLite,
+PostgreSQL and MariaDB.
 """
 
 from datetime import datetime, timezone
@@ -145,6 +146,16 @@ repair_pause = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("since", UtcDateTime, nullable=False),
     sa.Column("until", UtcDateTime, nullable=True),
+    mysql_charset="utf8mb4",
+    mariadb_charset="utf8mb4",
+)
+
+daily_figure = sa.Table(
+    "DailyFigure",
+    own_metadata,
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("name", _WORD, primary_key=True),
+    sa.Column("value", sa.Double, nullable=False),
     mysql_charset="utf8mb4",
     mariadb_charset="utf8mb4",
 )

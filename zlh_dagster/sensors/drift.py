@@ -6,7 +6,7 @@ It reads snapshots and Dagster's own storage; the only thing it calls on the net
 import json
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -15,6 +15,7 @@ import dagster as dg
 from zlh_dagster.assets.drift import DRIFT, IN_STEP, drift_metadata
 from zlh_dagster.core.judge import Judgement, Tick
 from zlh_dagster.core.launch import Launch
+from zlh_dagster.core.retention import EVENTFUL_TAG, NEW_DRIFT, TICK_RUN_TAG
 from zlh_dagster.core.snapshot import NotNow, require_one_fresh_tick
 from zlh_dagster.hooks.discord import REQUESTED_BY_TAG, is_news
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR, run_config
@@ -39,11 +40,13 @@ class Cursor:
         unobserved: Ticks in a row in which a source was not seen, by source.
         redis_lost: Since when the operator knows that Redis does not answer, seconds since the
             epoch; null while it does.
+        drift: Fingerprint of the last drift that was seen, whether or not it is still there.
     """
 
     tick: str = ""
     unobserved: dict[str, int] = field(default_factory=dict)
     redis_lost: float | None = None
+    drift: str = ""
 
     @staticmethod
     def parse(text: str | None) -> "Cursor":
@@ -54,14 +57,13 @@ class Cursor:
                 str(value.get("tick", "")),
                 {str(k): int(v) for k, v in value.get("unobserved", {}).items()},
                 None if value.get("redis_lost") is None else float(value["redis_lost"]),
+                str(value.get("drift", "")),
             )
         except (ValueError, TypeError, AttributeError):
             return Cursor()
 
     def dump(self) -> str:
-        return json.dumps(
-            {"tick": self.tick, "unobserved": self.unobserved, "redis_lost": self.redis_lost}
-        )
+        return json.dumps(asdict(self))
 
 
 @dg.sensor(
@@ -103,7 +105,8 @@ def _evaluate(context: dg.SensorEvaluationContext, services: Services) -> dg.Sen
     assessment = assess(services, tick)
     judgement, events = assessment.judgement, _events(tick, assessment.judgement)
     counts = {source: cursor.unobserved.get(source, 0) + 1 for source in tick.unobserved}
-    cursor = replace(cursor, unobserved=counts)
+    drift = _mark_new_drift(context.instance, tick_id, judgement, before=cursor.drift)
+    cursor = replace(cursor, unobserved=counts, drift=drift)
     why_not = standby or _busy(context.instance, tick)
     if why_not:
         return _skip(f"tick {tick_id[:8]}: {why_not}", cursor, events)
@@ -118,6 +121,23 @@ def _evaluate(context: dg.SensorEvaluationContext, services: Services) -> dg.Sen
         cursor=cursor.dump(),
         asset_events=events,
     )
+
+
+def _mark_new_drift(
+    instance: dg.DagsterInstance, tick_id: str, judgement: Judgement, *, before: str
+) -> str:
+    """Marks the tick's run to be kept when it shows another drift than the last that was seen.
+
+    Drift that stays for weeks, or is out of sight now and then, marks one tick and not all.
+
+    Returns:
+        Fingerprint of the last drift that was seen.
+    """
+    found = judgement.fingerprint()
+    if not found or found == before:
+        return before
+    instance.add_run_tags(tick_id, {EVENTFUL_TAG: NEW_DRIFT})
+    return found
 
 
 def _tell_error(services: Services, error: Exception) -> None:
@@ -212,6 +232,7 @@ def _request(tick: dg.DagsterRun, launch: Launch, *, live: bool) -> dg.RunReques
         run_config=run_config(launch, live=live, decided_at=time.time()),
         tags={
             "zlh/tick": tick.tags.get("zlh/tick", tick.run_id),
+            TICK_RUN_TAG: tick.run_id,
             "zlh/mode": "live" if live else "dry-run",
             "zlh/vmid": named or "none",
             REQUESTED_BY_TAG: CONTROLLER,

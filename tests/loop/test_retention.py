@@ -1,0 +1,329 @@
+"""The job `retention`: what it deletes, what it keeps, that it stays within its time."""
+
+from datetime import datetime, timedelta, timezone
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import TickStatus
+
+from tests.harness import Loop, titles
+from tests.loop.stored import stored, ticks_on_disk
+from tests.loop.test_dagster_shell import tell
+from zlh_dagster.core.retention import EVENTFUL_TAG
+from zlh_dagster.jobs import retention as retention_module
+from zlh_dagster.jobs.retention import RETENTION, retain
+from zlh_dagster.resources.history import History
+from zlh_dagster.sandbox.cloudflare_records import new_record
+
+SRV = "_minecraft._tcp.mc-5000.example.gg"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request, tmp_path):
+    with stored(request.param, tmp_path / "dagster") as made:
+        yield made
+
+
+@pytest.fixture
+def sqlite(tmp_path):
+    with stored("sqlite", tmp_path / "dagster") as made:
+        yield made
+
+
+@pytest.fixture
+def loop(platform, store):
+    return Loop(platform.services(), store.instance)
+
+
+def later(**span: float) -> datetime:
+    return datetime.now(timezone.utc) + timedelta(**span)
+
+
+def begun(loop, job="observe", **tags):
+    """A run that is under way."""
+    return loop.instance.create_run_for_job(
+        loop.definitions.resolve_job_def(job),
+        run_config={"ops": {"level1_repair": {"config": {}}}} if job == "level1_repair" else None,
+        status=dg.DagsterRunStatus.STARTED,
+        tags=tags,
+    )
+
+
+def newest(loop) -> str:
+    return loop.instance.get_run_ids(dg.RunsFilter(job_name="observe"), limit=1)[0]
+
+
+def add_orphan(sandbox):
+    """Drift that nobody mends: a record that no server asks for."""
+    orphan = new_record("mc-9999.example.gg", "A", "203.0.113.10", ttl=60, proxied=False)
+    sandbox.edge.cloudflare.put(orphan)
+
+
+def test_what_happened_is_kept_and_what_did_not_goes(loop, store, sandbox):
+    """Real ticks: quiet ones, a repair, a drift that stays, a failure, and runs under way."""
+    loop.minute()
+    assert loop.services.snapshots.ticks()
+    kept, kept_ticks = set(), set()
+
+    sandbox.edge.cloudflare.remove(sandbox.edge.cloudflare.named(SRV)[0].id)
+    [repair] = loop.minute()
+    kept |= {repair.run_id, newest(loop)}
+    kept_ticks |= {newest(loop)}
+    loop.minute()
+
+    add_orphan(sandbox)
+    [told] = loop.minute()
+    kept |= {told.run_id, newest(loop)}
+    kept_ticks |= {newest(loop)}
+    for _ in range(3):
+        assert loop.minute() == []
+
+    failed, running = begun(loop), begun(loop)
+    store.instance.report_run_failed(failed, "the disk is full")
+    repairing = begun(loop, "level1_repair")
+    kept |= {failed.run_id, running.run_id, repairing.run_id}
+    everything = store.runs_named_anywhere()
+    assert len(everything) == 12
+
+    assert retain(store.instance, loop.services, now=later(hours=23)).counts["runs"] == 0
+    assert store.runs_named_anywhere() == everything
+
+    done = retain(store.instance, loop.services, now=later(hours=25))
+    assert done.problems == []
+    assert done.counts["runs"] == len(everything - kept) == 5
+    assert store.runs_named_anywhere() == kept
+    assert ticks_on_disk(loop.services) == kept_ticks
+    assert store.files_of_runs() <= kept
+    events = {row[0] for row in store.rows("event_logs", "id")}
+    assert {row[0] for row in store.rows("asset_event_tags", "event_id")} <= events
+    assert [row[0] for row in store.rows("asset_check_executions", "run_id")].count("") <= 1
+    assert [row[0] for row in store.rows("event_logs", "run_id")].count("") <= 1
+    if store.files_of_runs():
+        assert store.runless_rows() == 1
+
+    again = retain(store.instance, loop.services, now=later(hours=25))
+    deleting = ("runs", "runless_rows", "files", "snapshots", "daily_figures", "bytes_given_back")
+    assert {name: again.counts.get(name, 0) for name in deleting} == dict.fromkeys(deleting, 0)
+
+    # The loop goes on, and the plots with it.
+    loop.minute()
+    assert loop.instance.get_latest_materialization_event(dg.AssetKey("drift")) is not None
+
+    retain(store.instance, loop.services, now=later(days=91))
+    assert store.runs_named_anywhere() == {running.run_id, repairing.run_id}
+    assert ticks_on_disk(loop.services) == set()
+
+
+@dg.asset(check_specs=[dg.AssetCheckSpec("seen", asset="small")])
+def small():
+    yield dg.MaterializeResult(
+        metadata={"rows": 1}, check_results=[dg.AssetCheckResult(passed=True)]
+    )
+
+
+tiny_observe = dg.Definitions(
+    assets=[small],
+    jobs=[dg.define_asset_job("observe", executor_def=dg.in_process_executor)],
+).resolve_job_def("observe")
+
+
+def test_two_hundred_ticks_leave_what_one_day_leaves(loop, store):
+    """Small ticks stand for real ones: as many runs, tables and files."""
+    instance, snapshots = store.instance, loop.services.settings.home / "snapshots"
+    first = tiny_observe.execute_in_process(instance=instance).run_id
+    found = dg.AssetMaterialization("drift")
+    check = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("drift"), check_name="in_step", passed=True
+    )
+    for number in range(200):
+        tags = {EVENTFUL_TAG: "drift"} if number % 50 == 0 else {}
+        run_id = store.repeat(first, tags=tags) if number else first
+        (snapshots / run_id).mkdir(parents=True)
+        (snapshots / run_id / "operations.parquet").touch()
+        for event in (found, check):
+            instance.report_runless_asset_event(event)
+    instance.add_run_tags(first, {EVENTFUL_TAG: "drift"})
+    assert len(store.runs_named_anywhere()) == len(ticks_on_disk(loop.services)) == 200
+    assert [row.run_id for row in store.rows("event_logs", "run_id")].count("") == 400
+
+    done = retain(instance, loop.services, now=later(hours=25), seconds=300)
+    assert done.problems == []
+    assert (done.counts["runs"], done.counts["runs_left_for_later"]) == (196, 0)
+    assert len(store.runs_named_anywhere()) == len(ticks_on_disk(loop.services)) == 4
+    # One row of each kind for each run that is kept, and the newest one that no run reported.
+    assert len(store.rows("asset_check_executions", "id")) == 4 + 1
+    assert len(store.rows("asset_event_tags", "id")) == 4
+    assert len(store.rows("asset_keys", "id")) == 2
+    assert len(store.run_rows("run_tags", "id")) == 4
+    runless = [row.run_id for row in store.rows("event_logs", "run_id")].count("")
+    assert runless <= 1
+    if store.files_of_runs():
+        assert store.runless_rows() == 1
+
+
+def test_a_run_that_cannot_be_deleted_does_not_keep_the_others(loop, store, monkeypatch):
+    runs = [tiny_observe.execute_in_process(instance=store.instance).run_id for _ in range(3)]
+    delete = type(store.instance.run_storage).delete_run
+
+    def refuse(storage, run_id):
+        if run_id == runs[1]:
+            raise OSError("no")
+        delete(storage, run_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.instance.run_storage), "delete_run", refuse)
+        done = retain(store.instance, loop.services, now=later(hours=25))
+    assert done.problems == [f"run {runs[1]}: OSError: no"]
+    assert store.runs_named_anywhere() == {runs[1]}
+    assert retain(store.instance, loop.services, now=later(hours=25)).counts["runs"] == 1
+    assert store.runs_named_anywhere() == set()
+
+
+def test_deleting_stops_at_its_time_and_goes_on_an_hour_later(loop, store):
+    for _ in range(3):
+        tiny_observe.execute_in_process(instance=store.instance)
+    done = retain(store.instance, loop.services, now=later(hours=25), seconds=0)
+    assert (done.counts["runs"], done.counts["runs_left_for_later"]) == (0, 3)
+    assert retain(store.instance, loop.services, now=later(hours=26)).counts["runs"] == 3
+
+
+def test_runs_of_jobs_that_are_not_ours_are_not_touched(loop, store):
+    @dg.job(name="theirs", executor_def=dg.in_process_executor)
+    def theirs():
+        pass
+
+    run = theirs.execute_in_process(instance=store.instance)
+    retain(store.instance, loop.services, now=later(days=365))
+    assert store.runs_named_anywhere() == {run.run_id}
+
+
+class TestTheJob:
+    """As the daemon runs it."""
+
+    @pytest.fixture
+    def store(self, sqlite):
+        return sqlite
+
+    @pytest.fixture
+    def run(self, loop):
+        job = loop.definitions.resolve_job_def(RETENTION)
+
+        def execute():
+            return job.execute_in_process(instance=loop.instance, raise_on_error=False)
+
+        return execute
+
+    def test_it_deletes_old_runs_and_shows_the_counts(self, loop, run, monkeypatch):
+        loop.minute()
+
+        class Tomorrow(datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return datetime.now(tz) + timedelta(hours=25)
+
+        monkeypatch.setattr(retention_module, "datetime", Tomorrow)
+        result = run()
+        assert result.success
+        [output] = [e for e in result.all_events if e.is_successful_output]
+        assert output.step_output_data.metadata["runs"].value == 1
+        assert loop.instance.get_run_ids() == [result.run_id]
+
+    def test_what_fails_is_told_after_the_rest_was_done(self, loop, run, platform):
+        loop.minute()
+        with platform.engine.begin() as connection:
+            connection.exec_driver_sql('DROP TABLE "DailyFigure"')
+        result = run()
+        assert not result.success
+        [failure] = [e for e in result.all_events if e.is_step_failure]
+        assert "zlh db upgrade" in str(failure.step_failure_data.user_failure_data)
+
+    def test_a_redis_that_is_away_fails_nothing(self, platform, store):
+        """The loop itself tells it, once; this job would tell it every hour."""
+        gone = Loop(platform.services(ZLH_REDIS_URL="unix:///nonexistent.sock"), store.instance)
+        tiny_observe.execute_in_process(instance=store.instance)
+        done = retain(store.instance, gone.services, now=later(hours=25))
+        assert (done.counts["runs"], done.counts["daily_figures"], done.problems) == (1, 0, [])
+        job = gone.definitions.resolve_job_def(RETENTION)
+        assert job.execute_in_process(instance=store.instance).success
+
+    def test_a_failure_is_told_once_and_is_over_with_the_next_success(
+        self, loop, run, platform, sandbox
+    ):
+        with platform.engine.begin() as connection:
+            connection.exec_driver_sql('ALTER TABLE "DailyFigure" RENAME TO gone')
+        for _ in range(2):
+            tell(loop, run().run_id, RETENTION)
+            loop.minute()
+        assert titles(sandbox) == ["retention failed"]
+        with platform.engine.begin() as connection:
+            connection.exec_driver_sql('ALTER TABLE gone RENAME TO "DailyFigure"')
+        assert run().success
+        assert loop.services.incidents.all_open() == {}
+
+    def test_the_figures_of_the_day_are_kept(self, loop, run):
+        loop.minute()
+        loop.minute()
+        assert run().success
+        [figures] = History(loop.services.engine).since(later(days=-1).date()).values()
+        assert (figures["ticks"], figures["seen:containers"], figures["on:containers"]) == (2, 2, 2)
+
+    def test_it_runs_every_hour_from_the_start(self, loop):
+        schedule = loop.definitions.resolve_schedule_def("retention_every_hour")
+        assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+        assert schedule.cron_schedule == "17 * * * *"
+
+
+class TestFiles:
+    """SQLite only."""
+
+    @pytest.fixture
+    def store(self, sqlite):
+        return sqlite
+
+    def test_the_file_of_a_run_goes_with_all_that_is_beside_it(self, loop, store):
+        run = tiny_observe.execute_in_process(instance=store.instance).run_id
+        for end in ("-wal", "-shm"):
+            (store.history / f"{run}.db{end}").touch()
+        retain(store.instance, loop.services, now=later(hours=25))
+        assert store.files_of_runs() == set()
+
+    def test_files_whose_run_is_gone_are_swept_and_no_others(self, loop, store):
+        run = tiny_observe.execute_in_process(instance=store.instance).run_id
+        gone = tiny_observe.execute_in_process(instance=store.instance).run_id
+        store.instance.delete_run(gone)
+        (store.history / "mine.db").touch()
+        assert store.files_of_runs() == {run, gone, "mine"}
+        assert retain(store.instance, loop.services, now=later()).counts["files"] == 1
+        assert store.files_of_runs() == {run, "mine"}
+
+    def test_snapshots_that_never_had_a_run_go_when_they_are_old(self, loop, store):
+        loop.minute()
+        kept = newest(loop)
+        folder = loop.services.settings.home / "snapshots" / "nobody"
+        folder.mkdir()
+        (folder / "agents.parquet").touch()
+        assert retain(store.instance, loop.services, now=later()).counts["snapshots"] == 0
+        assert ticks_on_disk(loop.services) == {kept, "nobody"}
+        store.instance.add_run_tags(kept, {EVENTFUL_TAG: "drift"})
+        retain(store.instance, loop.services, now=later(hours=25))
+        assert ticks_on_disk(loop.services) == {kept}
+
+    def test_nothing_is_compacted_while_a_repair_is_under_way(self, loop, store, monkeypatch):
+        asked = []
+        monkeypatch.setattr(retention_module, "compact", lambda path: asked.append(path) or 0)
+        run = begun(loop, "level1_repair")
+        retain(store.instance, loop.services, now=later())
+        assert asked == []
+        store.instance.report_run_failed(run, "over")
+        retain(store.instance, loop.services, now=later())
+        assert [path.name for path in asked] == ["index.db", ".db", "runs.db", "schedules.db"]
+        assert all(path.exists() for path in asked if path.name != ".db")
+
+
+@pytest.mark.parametrize("kind", [InstigatorType.SCHEDULE, InstigatorType.SENSOR])
+def test_ticks_of_every_status_are_purged_by_the_daemon_after_some_days(sqlite, kind):
+    """Dagster's defaults keep most of them for ever."""
+    kept = sqlite.instance.get_tick_retention_settings(kind)
+    assert set(kept) == set(TickStatus)
+    assert all(1 <= days <= 30 for days in kept.values())

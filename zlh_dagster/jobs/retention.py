@@ -1,0 +1,181 @@
+"""The job `retention`: every hour, what is old goes, and the figures of the day are kept."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from itertools import islice
+
+import dagster as dg
+
+from zlh_dagster.assets.drift import DRIFT
+from zlh_dagster.core.launch import RETENTION_RUN_FAILED
+from zlh_dagster.core.retention import KEPT
+from zlh_dagster.jobs.digest import DIGEST
+from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR
+from zlh_dagster.jobs.observe import OBSERVE, UNFINISHED
+from zlh_dagster.jobs.storage import RunStore
+from zlh_dagster.resources.compaction import compact
+from zlh_dagster.resources.history import fold
+from zlh_dagster.resources.redis import RedisUnavailable
+from zlh_dagster.resources.services import Services
+
+RETENTION = "retention"
+MAX_RUNTIME_SECONDS = 300
+WORK_SECONDS = 10.0
+"""Deleting stops after that; the rest is deleted an hour later."""
+
+ROUTINE = (OBSERVE, DIGEST, RETENTION)
+_TOGETHER = 50
+
+
+@dataclass
+class Done:
+    """What one retention run did: counts by name, and what did not work."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def retain(
+    instance: dg.DagsterInstance,
+    services: Services,
+    *,
+    now: datetime,
+    seconds: float = WORK_SECONDS,
+) -> Done:
+    """Deletes what is old, gives space back, and brings the daily figures up to date.
+
+    Each part is tried, whatever became of the one before.
+
+    Args:
+        instance: Whose runs.
+        services: Snapshots, figures and the database.
+        now: The time by which the age of things is told.
+        seconds: How long runs and events, and after them snapshots, may be deleted for.
+    """
+    done = Done()
+    store = RunStore(instance)
+    limit = now - timedelta(hours=services.settings.zlh_retention_hours)
+    deadline = time.monotonic() + seconds
+
+    def runs() -> int:
+        return _delete_runs(store, done, limit=limit, expired=now - KEPT, deadline=deadline)
+
+    def runless() -> int:
+        return store.delete_runless(dg.AssetKey(DRIFT), before=limit, deadline=deadline)
+
+    def snapshots() -> int:
+        return _delete_snapshots(store, services, done, limit=limit, seconds=seconds)
+
+    def figures() -> int:
+        try:
+            return fold(services, now=now)
+        except RedisUnavailable:
+            # The loop tells it; what was counted by then is kept when Redis is back.
+            return 0
+
+    def compaction() -> int:
+        repairing = dg.RunsFilter(job_name=LEVEL1_REPAIR, statuses=UNFINISHED)
+        files = store.shared_files
+        return sum(compact(path) for path in files if not instance.get_run_ids(repairing, limit=1))
+
+    _try(done, "runless_rows", runless)
+    _try(done, "runs", runs)
+    _try(done, "files", store.delete_files_without_run)
+    _try(done, "snapshots", snapshots)
+    _try(done, "daily_figures", figures)
+    _try(done, "bytes_given_back", compaction)
+    return done
+
+
+def _try(done: Done, name: str, work: Callable[[], int]) -> None:
+    try:
+        done.counts[name] = work()
+    except Exception as error:  # noqa: BLE001 - the other parts are worth trying
+        done.problems.append(f"{name}: {type(error).__name__}: {error}")
+
+
+def _delete_runs(
+    store: RunStore, done: Done, *, limit: datetime, expired: datetime, deadline: float
+) -> int:
+    ended = store.ended(
+        jobs=(*ROUTINE, LEVEL1_REPAIR), routine=ROUTINE, before=limit, expired=expired
+    )
+    rest = iter(ended.to_delete())
+    deleted = 0
+    while time.monotonic() < deadline and (together := list(islice(rest, _TOGETHER))):
+        store.delete_checks(together)
+        for run_id in together:
+            try:
+                store.delete_run(run_id)
+                deleted += 1
+            except Exception as error:  # noqa: BLE001 - the other runs are worth trying
+                done.problems.append(f"run {run_id}: {type(error).__name__}: {error}")
+    done.counts["runs_left_for_later"] = len(list(rest))
+    return deleted
+
+
+def _delete_snapshots(
+    store: RunStore, services: Services, done: Done, *, limit: datetime, seconds: float
+) -> int:
+    """Deletes the snapshots of runs that are gone, and those that never had one, when old."""
+    deadline = time.monotonic() + seconds
+    deleted = 0
+    # Snapshots before runs: the run of whatever is listed here was made before it.
+    written = services.snapshots.ticks()
+    runs = store.all_runs()
+    for tick, last in written.items():
+        if tick in runs or last >= limit or time.monotonic() > deadline:
+            continue
+        try:
+            services.snapshots.delete(tick)
+            deleted += 1
+        except OSError as error:
+            done.problems.append(f"snapshots of {tick}: {error}")
+    return deleted
+
+
+@dg.op(
+    out=dg.Out(dg.Nothing),
+    description="Deletes old runs, events and snapshots; keeps the figures of the day.",
+)
+def delete_what_is_old(
+    context: dg.OpExecutionContext, services: dg.ResourceParam[Services]
+) -> dg.Output[None]:
+    """Fails in the end when a part did not work, after all of them were tried."""
+    done = retain(context.instance, services, now=datetime.now(timezone.utc))
+    context.log.info(", ".join(f"{name}: {count}" for name, count in done.counts.items()))
+    if done.problems:
+        for problem in done.problems:
+            context.log.warning(services.redactor.text(problem))
+        raise dg.Failure(
+            description=f"{len(done.problems)} things could not be done, the first:"
+            f" {services.redactor.text(done.problems[0])}",
+            allow_retries=False,
+        )
+    with suppress(RedisUnavailable):
+        services.incidents.close([RETENTION_RUN_FAILED])
+    return dg.Output(None, metadata=done.counts)
+
+
+@dg.job(
+    name=RETENTION,
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_runtime": str(MAX_RUNTIME_SECONDS)},
+    description="Keeps the disk bounded: old runs, events and snapshots go, daily figures stay.",
+)
+def retention() -> None:
+    """What is old goes."""
+    delete_what_is_old()
+
+
+retention_every_hour = dg.ScheduleDefinition(
+    name="retention_every_hour",
+    job=retention,
+    cron_schedule="17 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Old runs go at 17 minutes past each hour.",
+)
