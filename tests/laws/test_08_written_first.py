@@ -98,11 +98,11 @@ def test_a_controller_that_was_overtaken_writes_nothing(loop, sandbox):
     assert statuses(loop.services) == ["running"]
 
 
-def test_a_database_that_goes_away_between_two_chunks_loses_no_repair(
+def test_a_database_that_goes_away_between_two_rounds_loses_no_repair(
     loop, sandbox, platform, monkeypatch
 ):
     """What was repaired before is proved, recorded and told; the rest is told as not tried."""
-    monkeypatch.setattr(edge_repairs, "CHUNK", 2)
+    monkeypatch.setattr(edge_repairs, "LOOK_SECONDS", 0.0)
     sandbox.edge.velocity.restart()
     real, asked = loop.services.ledger.repairs_since, []
 
@@ -115,11 +115,11 @@ def test_a_database_that_goes_away_between_two_chunks_loses_no_repair(
     loop.services.ledger.repairs_since = going_away
     [run] = loop.minute()
     assert not run.success
-    assert statuses(loop.services) == ["succeeded"] * 2
-    assert len(writes(sandbox)) == 2
+    assert statuses(loop.services) == ["succeeded"]
+    assert len(writes(sandbox)) == 1
     [message] = sandbox.edge.discord.inbox()
     text = message.payload["embeds"][0]["description"]
-    assert "done on 2 servers" in text
+    assert "done on 1 server: 5000" in text
     assert "not tried: platform database: gone" in text
 
 
@@ -150,20 +150,21 @@ def test_written_first_a_bug_in_one_write_leaves_no_row_open_and_the_batch_goes_
 def test_written_first_after_a_failure_of_the_ledger_nothing_more_is_written(
     loop, sandbox, monkeypatch
 ):
-    """The ledger fails once, at the second server: the third is not tried either."""
+    """The ledger fails once, after the first server: a group after that is not tried either."""
+    monkeypatch.setattr(edge_repairs, "GROUP", 2)
     sandbox.edge.velocity.restart()
-    real, asked = loop.services.ledger.open, []
+    real, asked = loop.services.ledger.open_all, []
 
-    def fails_once(entry):
-        asked.append(entry.vmid)
+    def fails_once(entries):
+        asked.append([entry.vmid for entry in entries])
         if len(asked) == 2:
             raise DatabaseError("platform database: gone for a moment")
-        return real(entry)
+        return real(entries)
 
-    monkeypatch.setattr(loop.services.ledger, "open", fails_once)
+    monkeypatch.setattr(loop.services.ledger, "open_all", fails_once)
     [run] = loop.minute()
     assert not run.success
-    assert len(asked) == 2
+    assert [len(vmids) for vmids in asked] == [1, 2]
     assert len(writes(sandbox)) == 1
     assert statuses(loop.services) == ["succeeded"]
 

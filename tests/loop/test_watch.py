@@ -211,15 +211,15 @@ def test_after_a_failure_of_the_ledger_at_the_edge_no_operation_is_closed_either
     loop.observe()
     [record] = sandbox.edge.cloudflare.named("mc-5000.example.gg")
     sandbox.edge.cloudflare.remove(record.id)
-    real, asked = loop.services.ledger.open, []
+    real, asked = loop.services.ledger.open_all, []
 
-    def fails_once(entry):
-        asked.append(entry.action)
+    def fails_once(entries):
+        asked.extend(entry.action for entry in entries)
         if len(asked) == 1:
             raise DatabaseError("platform database: gone for a moment")
-        return real(entry)
+        return real(entries)
 
-    monkeypatch.setattr(loop.services.ledger, "open", fails_once)
+    monkeypatch.setattr(loop.services.ledger, "open_all", fails_once)
     both = ((5000, "dns_republish"), (5001, "clear_stale_operation_lock"))
     assert not loop.by_hand(*both).success
     assert asked == ["dns_republish"]

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from zlh_dagster.core.repair import Status
 from zlh_dagster.resources import ledger as ledger_module
 from zlh_dagster.resources.database import DatabaseError, connect
-from zlh_dagster.resources.ledger import Entry, Fenced, Ledger
+from zlh_dagster.resources.ledger import Closing, Entry, Fenced, Ledger
 from zlh_dagster.schema.tables import repair_event
 
 HOUR = timedelta(hours=1)
@@ -103,6 +103,33 @@ def test_absent_json_is_null_in_the_database_and_not_the_text_null(ledger, engin
             sa.select(sa.func.count()).where(repair_event.c.before.is_(sa.null()))
         )
         assert found.scalar_one() == 1
+
+
+def test_rows_of_a_group_are_opened_together_and_closed_together(ledger):
+    ids = ledger.open_all([entry(vmid) for vmid in (5000, 5001, 5002)])
+    assert len(set(ids)) == 3
+    assert sorted(rows(ledger)) == [(v, "running") for v in (5000, 5001, 5002)]
+    ledger.close(ids[1], Status.INTERRUPTED)
+    closed = ledger.close_all(
+        [
+            Closing(ids[0], Status.SUCCEEDED, after=[1]),
+            Closing(ids[1], Status.SUCCEEDED, after=[2]),
+            Closing(ids[2], Status.FAILED, error={"code": "x"}),
+        ]
+    )
+    assert closed == {ids[0], ids[2]}
+    assert sorted(rows(ledger)) == [(5000, "succeeded"), (5001, "interrupted"), (5002, "failed")]
+    assert ledger.close_all([]) == set()
+
+
+def test_a_fenced_group_opens_none_of_its_rows(ledger):
+    ledger.record(entry(5999, fence=7), Status.DRY_RUN)
+    with pytest.raises(Fenced, match="fencing token 6"):
+        ledger.open_all([entry(5000, fence=6), entry(5001, fence=6)])
+    # A token that is new enough does not carry an old one with it.
+    with pytest.raises(Fenced):
+        ledger.open_all([entry(5000, fence=7), entry(5001, fence=6)])
+    assert rows(ledger) == [(5999, "dry_run")]
 
 
 # --- a crash and a takeover ----------------------------------------------------------------------

@@ -153,5 +153,10 @@ def row_of(payloads: pd.DataFrame, vmid: int | None) -> dict[str, Any] | None:
     return rows[0] if rows else None
 
 
+def rows_by_vmid(payloads: pd.DataFrame) -> dict[int, dict[str, Any]]:
+    """The platform's rows by VMID."""
+    return {int(row["vmid"]): row for row in rows_of(payloads)}
+
+
 def _locked(row: Mapping[str, Any]) -> Refusal | None:
     return Refusal("maintenance", MAINTENANCE) if is_locked(row) else None

@@ -1,6 +1,6 @@
 """What one repair run was asked to do, and what it writes into the ledger about it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from zlh_dagster.core.repair import (
 )
 from zlh_dagster.core.rules import Severity
 from zlh_dagster.resources.database import DatabaseError
-from zlh_dagster.resources.ledger import Entry, Ledger
+from zlh_dagster.resources.ledger import Closing, Entry, Ledger
 
 OPERATOR, CONTROLLER = "operator", "controller"
 
@@ -165,12 +165,17 @@ class Recorder:
         self, event_id: str, status: Status, *, after: Any = None, error: Any = None
     ) -> str | None:
         """Closes a ledger row; returns why it could not be closed, or ``None``."""
+        return self.close_all([Closing(event_id, status, after, error)]).get(event_id)
+
+    def close_all(self, closings: Sequence[Closing]) -> dict[str, str]:
+        """Closes ledger rows; returns why each could not be closed that was not."""
         try:
-            if self._ledger.close(event_id, status, after=after, error=error):
-                return None
+            closed = self._ledger.close_all(closings)
         except DatabaseError as failure:
-            return f"the ledger row could not be closed: {failure}"
-        return "another controller has taken over this repair"
+            why = f"the ledger row could not be closed: {failure}"
+            return {closing.event_id: why for closing in closings}
+        lost = "another controller has taken over this repair"
+        return {c.event_id: lost for c in closings if c.event_id not in closed}
 
     def finding(self, finding: Finding) -> bool:
         """Records a finding; returns whether it is news."""

@@ -1,7 +1,8 @@
 """What every published surface can do: list all of it, and put one record back."""
 
 import re
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
 
 import pandas as pd
 
@@ -25,6 +26,10 @@ class EdgeSurface(Protocol):
     """A surface over its provider's API."""
 
     surface: Surface
+    at_once: ClassVar[int]
+    """Writes that may be under way at the same time."""
+    per_call: ClassVar[int]
+    """Changes that one call can make; more than one only on a :class:`BatchSurface`."""
 
     @property
     def requests(self) -> int:
@@ -49,6 +54,19 @@ class EdgeSurface(Protocol):
 
     def close(self) -> None:
         """Closes the connections."""
+        ...
+
+
+class BatchSurface(EdgeSurface, Protocol):
+    """A surface that can make several changes in one call."""
+
+    def apply_all(self, changes: Sequence[Change]) -> None:
+        """Makes all of the changes in one write, or none; at most ``per_call`` of them.
+
+        Raises:
+            AlreadyThere, Rejected: One of them was refused, so none was made.
+            EdgeError: It failed or its answer was lost; a fresh read tells which.
+        """
         ...
 
 

@@ -1,13 +1,15 @@
 """Repairs of the edge: guard, look, write, look again, record.
 
-Requests go through in chunks. For each chunk the guards are read from the database and the surfaces
-are listed afresh; what is still wrong is written by the publisher and proved.
+A batch goes through in rounds, mostly in one. In each the guards are read from the database and the
+surfaces are listed afresh; what is still wrong is written group by group, the rows of a group read
+once more directly before, and one fresh listing proves the whole round. A look that grew too old
+ends the round, and the next one begins with what is left.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,16 +17,16 @@ import pandas as pd
 from zlh_dagster.core import changes as core_changes
 from zlh_dagster.core.changes import Plan, plan_changes
 from zlh_dagster.core.desired import EdgeConfig, desired_edge
-from zlh_dagster.core.guards import changed_refusal, edge_refusals, row_of
-from zlh_dagster.core.holds import HELD, Holds
+from zlh_dagster.core.guards import changed_refusal, edge_refusals, rows_by_vmid
+from zlh_dagster.core.holds import Holds
 from zlh_dagster.core.model import Surface
 from zlh_dagster.core.repair import Refusal, RepairOutcome, RepairRequest
 from zlh_dagster.resources.batch import Batch, Recorder, converged
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.gate import Gate
-from zlh_dagster.resources.ledger import Fenced
 from zlh_dagster.resources.preconditions import Checks
-from zlh_dagster.resources.publisher import EdgePublisher, OpenRepair, Sight, Stopped
+from zlh_dagster.resources.publisher import EdgePublisher, Ready, Sight
+from zlh_dagster.resources.writer import NOT_TRIED, OpenRepair
 
 
 class PayloadReader(Protocol):
@@ -33,11 +35,11 @@ class PayloadReader(Protocol):
     def __call__(self, vmids: Iterable[int] | None = None) -> pd.DataFrame: ...
 
 
-CHUNK = 50
-"""Servers between two looks at the surfaces."""
+GROUP = 50
+"""Servers whose rows are opened, and whose records are written, together."""
 
 LOOK_SECONDS = 10.0
-"""Age of a look from which no further server is written to before the next one."""
+"""Age of a look from which no further group is written before the next one."""
 
 
 class EdgeRepairs:
@@ -70,10 +72,10 @@ class EdgeRepairs:
         self._recorder = recorder
 
     def run(self, batch: Batch, requests: list[RepairRequest]) -> Iterator[list[RepairOutcome]]:
-        """The outcomes of each chunk, in turn.
+        """The outcomes of each round, in turn.
 
         Raises:
-            DatabaseError: If guards or ledger cannot be read before a chunk's first write.
+            DatabaseError: If guards or ledger cannot be read before a round's first write.
             Fenced: If another controller has taken over.
             RedisUnavailable: If pauses and breakers cannot be read.
         """
@@ -82,12 +84,12 @@ class EdgeRepairs:
             holds = self._gate.holds()
             # A half-open breaker lets one server through; only its success lets others follow.
             trial = batch.live and any(holds.on_trial(s) for r in left for s in r.covers)
-            chunk, left = (left[:1], left[1:]) if trial else (left[:CHUNK], left[CHUNK:])
-            outcomes, late = self._chunk(batch, chunk, holds)
+            now, left = (left[:1], left[1:]) if trial else (left, [])
+            outcomes, late = self._round(batch, now, holds)
             yield outcomes
             left = [*late, *left]
 
-    def _chunk(
+    def _round(
         self, batch: Batch, requests: list[RepairRequest], holds: Holds
     ) -> tuple[list[RepairOutcome], list[RepairRequest]]:
         """The outcomes of some servers, and those whose look grew too old before their turn."""
@@ -117,7 +119,7 @@ class EdgeRepairs:
         wanted = _wanted(list(allowed.values()), desired.records, sight)
         plans = plan_changes(wanted, sight.rows())
         outcomes: list[RepairOutcome] = []
-        to_write: list[tuple[RepairRequest, Plan, tuple[str, ...]]] = []
+        to_write: list[Ready] = []
         for request in requests:
             plan = plans.get(request.vmid or 0, Plan())
             covers = allowed[request].covers if request in allowed else ()
@@ -140,49 +142,70 @@ class EdgeRepairs:
             else:
                 skipped = tuple(closed[s].message for s in request.covers if s in closed)
                 plan = replace(plan, left_alone=(*plan.left_alone, *skipped))
-                to_write.append((request, plan, blind))
+                before = core_changes.before(plan.changes)
+                entry = batch.entry(request, surface=plan.surface, before=before)
+                to_write.append(Ready(request, plan, entry, blind))
         # Last, so that nothing that can fail stands between a write and its proof.
-        opened: list[OpenRepair] = []
-        late: list[RepairRequest] = []
-        held: list[tuple[RepairRequest, Refusal]] = []
-        for request, plan, blind in to_write:
-            if opened and time.monotonic() - looked_at > LOOK_SECONDS:
-                late.append(request)
-                continue
-            before = core_changes.before(plan.changes)
-            entry = batch.entry(request, surface=plan.surface, before=before)
-            try:
-                changed = self._changed(request, payloads)
-                if changed is not None:
-                    held.append((request, changed))
-                    continue
-                opened.append(self._publisher.write(request, plan, entry, blind))
-            except (DatabaseError, Fenced) as error:
-                outcomes.append(
-                    self._recorder.failed(request, f"not tried: {error}", code="not_tried")
-                )
-            except Stopped as stop:
-                if stop.code in HELD:
-                    held.append((request, Refusal(stop.code, str(stop))))
-                    continue
-                outcomes.append(
-                    self._recorder.failed(
-                        request,
-                        f"not tried: {stop}",
-                        code=stop.code,
-                        changes=tuple(change.describe() for change in plan.changes),
-                    )
-                )
+        opened, stopped, late = self._write(to_write, rows_by_vmid(payloads), looked_at)
         proved = self._publisher.prove(opened, self._recorder)
-        refused = [self._recorder.refuse(request, refusal) for request, refusal in held]
-        return [*outcomes, *proved, *refused], late
+        return [*outcomes, *proved, *self._not_written(stopped)], late
 
-    def _changed(self, request: RepairRequest, payloads: pd.DataFrame) -> Refusal | None:
-        """Guards at the last moment: the row as it is directly before the write."""
-        if request.vmid is None:
-            return None
-        now = self._read_payloads([request.vmid])
-        return changed_refusal(row_of(payloads, request.vmid), row_of(now, request.vmid))
+    def _write(
+        self, ready: list[Ready], before: Mapping[int, dict[str, Any]], looked_at: float
+    ) -> tuple[list[OpenRepair], list[tuple[Ready, Refusal]], list[RepairRequest]]:
+        """What was opened, what was stopped and why, and what is left for the next look."""
+        opened: list[OpenRepair] = []
+        stopped: list[tuple[Ready, Refusal]] = []
+        left = list(ready)
+        while left:
+            if opened and time.monotonic() - looked_at > LOOK_SECONDS:
+                break
+            # A surface that has not yet taken a write in this run gets one server's, to see.
+            size = GROUP if self._publisher.tried(left[0].plan) else 1
+            group, left = left[:size], left[size:]
+            try:
+                changed = self._changed(group, before)
+            except DatabaseError as error:
+                stopped += [(one, Refusal(NOT_TRIED, str(error))) for one in group]
+                continue
+            stopped += [(one, changed[one.request]) for one in group if one.request in changed]
+            now_open, stops = self._publisher.write(
+                [one for one in group if one.request not in changed]
+            )
+            opened += now_open
+            why = dict(stops)
+            stopped += [
+                (one, Refusal(why[one.request].code, str(why[one.request])))
+                for one in group
+                if one.request in why
+            ]
+        return opened, stopped, [one.request for one in left]
+
+    def _changed(
+        self, group: list[Ready], before: Mapping[int, dict[str, Any]]
+    ) -> dict[RepairRequest, Refusal]:
+        """Guards at the last moment: the rows as they are directly before the writes."""
+        vmids = [one.request.vmid for one in group if one.request.vmid is not None]
+        now = rows_by_vmid(self._read_payloads(vmids))
+        found = {
+            one.request: changed_refusal(
+                before.get(one.request.vmid or 0), now.get(one.request.vmid or 0)
+            )
+            for one in group
+        }
+        return {request: why for request, why in found.items() if why is not None}
+
+    def _not_written(self, stopped: list[tuple[Ready, Refusal]]) -> list[RepairOutcome]:
+        outcomes = []
+        for one, why in stopped:
+            if why.code == NOT_TRIED:
+                changes = tuple(change.describe() for change in one.plan.changes)
+                text = f"not tried: {why.message}"
+                failed = self._recorder.failed(one.request, text, code=NOT_TRIED, changes=changes)
+                outcomes.append(failed)
+            else:
+                outcomes.append(self._recorder.refuse(one.request, why))
+        return outcomes
 
 
 def _narrowed(request: RepairRequest, closed: dict[Surface, Refusal]) -> RepairRequest | Refusal:

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -96,6 +97,7 @@ class HttpApi:
         self.name = name
         self.timeout = timeout
         self.requests = 0
+        self._counting = threading.Lock()
         self._client = httpx.Client(
             base_url=base_url,
             headers={"User-Agent": USER_AGENT, **headers},
@@ -134,7 +136,8 @@ class HttpApi:
             Unauthorized: HTTP 401 or 403.
             RateLimited: HTTP 429.
         """
-        self.requests += 1
+        with self._counting:
+            self.requests += 1
         give_up = time.monotonic() + 3 * options.get("timeout", self.timeout)
         try:
             with self._client.stream(method, path, **options) as response:

@@ -6,7 +6,7 @@ claim a new row nor close one that a later holder has already closed as interrup
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -47,6 +47,16 @@ class Entry:
     error: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """How a running row ends."""
+
+    event_id: str
+    status: Status
+    after: Any = None
+    error: Any = None
+
+
 class Ledger:
     """``RepairEvent`` in the platform database."""
 
@@ -60,7 +70,16 @@ class Ledger:
             Fenced: If the ledger knows a higher fencing token.
             DatabaseError: If the row could not be written.
         """
-        return self._insert(entry, Status.RUNNING, finished=False)
+        return self.open_all([entry])[0]
+
+    def open_all(self, entries: Sequence[Entry]) -> list[str]:
+        """Writes a row with status ``running`` for each entry: all of them or none.
+
+        Raises:
+            Fenced: If the ledger knows a higher fencing token.
+            DatabaseError: If the rows could not be written.
+        """
+        return self._insert(entries, Status.RUNNING, finished=False)
 
     def record(self, entry: Entry, status: Status) -> str:
         """Writes a row that is complete at once: ``refused`` or ``dry_run``.
@@ -69,7 +88,7 @@ class Ledger:
             Fenced: If the ledger knows a higher fencing token.
             DatabaseError: If the row could not be written.
         """
-        return self._insert(entry, status, finished=True)
+        return self._insert([entry], status, finished=True)[0]
 
     def close(self, event_id: str, status: Status, *, after: Any = None, error: Any = None) -> bool:
         """Closes a running row.
@@ -80,13 +99,20 @@ class Ledger:
         Raises:
             DatabaseError: If the row could not be written.
         """
-        table = repair_event
-        change = (
-            sa.update(table)
-            .where(table.c.id == event_id, table.c.status == Status.RUNNING.value)
-            .values(status=status.value, after=after, error=error, finishedAt=_now())
-        )
-        return self._execute(change) == 1
+        return event_id in self.close_all([Closing(event_id, status, after, error)])
+
+    def close_all(self, closings: Sequence[Closing]) -> set[str]:
+        """Closes running rows: all that are still running, or none.
+
+        Returns:
+            The identifiers of those that were; a later holder may have closed others.
+
+        Raises:
+            DatabaseError: If the rows could not be written.
+        """
+        changed = self._execute([_closing(closing) for closing in closings])
+        pairs = zip(closings, changed, strict=True)
+        return {closing.event_id for closing, count in pairs if count == 1}
 
     def interrupt_below(self, fencing_token: int) -> list[str]:
         """Closes rows that a crashed run left open, and returns their identifiers.
@@ -102,11 +128,9 @@ class Ledger:
         if not found:
             return []
         error = {"code": "interrupted", "message": "the run ended before it could close this row"}
-        self._execute(
-            sa.update(table)
-            .where(table.c.id.in_(found), left_open)
-            .values(status=Status.INTERRUPTED.value, error=error, finishedAt=_now())
-        )
+        change = sa.update(table).where(table.c.id.in_(found), left_open)
+        values = {"status": Status.INTERRUPTED.value, "error": error, "finishedAt": _now()}
+        self._execute([change.values(**values)])
         return found
 
     def max_fencing_token(self) -> int:
@@ -198,44 +222,37 @@ class Ledger:
             query = query.where(repair_event.c.vmid == vmid)
         return self._rows(query)
 
-    def _insert(self, entry: Entry, status: Status, *, finished: bool) -> str:
-        event_id, now = uuid.uuid4().hex, _now()
-        row = {
-            "id": event_id,
-            "vmid": entry.vmid,
-            "surface": entry.surface,
-            "action": entry.action,
-            "level": entry.level,
-            "status": status.value,
-            "reason": entry.reason,
-            "requestedBy": entry.requested_by,
-            "runId": entry.run_id,
-            "fencingToken": entry.fencing_token,
-            "before": entry.before,
-            "after": entry.after,
-            "error": entry.error,
-            "createdAt": now,
-            "finishedAt": now if finished else None,
-        }
-        # One statement: the row is claimed only while no higher token is there.
-        higher = sa.exists().where(repair_event.alias("later").c.fencingToken > entry.fencing_token)
-        columns = repair_event.c
-        values = sa.select(
-            *(sa.bindparam(f"v_{name}", value, columns[name].type) for name, value in row.items())
-        ).where(~higher)
-        if self._execute(sa.insert(repair_event).from_select(list(row), values)) != 1:
+    def _insert(self, entries: Sequence[Entry], status: Status, *, finished: bool) -> list[str]:
+        rows = [_row(entry, status, finished=finished) for entry in entries]
+        # The rows are claimed in one transaction, and none of them is kept unless all are.
+        claimed = self._execute([_claim(row) for row in rows], every=True)
+        if claimed != [1] * len(rows):
             raise Fenced(
-                f"fencing token {entry.fencing_token} is not the newest: another controller has"
-                " taken over"
+                f"fencing token {entries[0].fencing_token} is not the newest: another controller"
+                " has taken over"
             )
-        return event_id
+        return [str(row["id"]) for row in rows]
 
-    def _execute(self, statement: sa.Update | sa.Insert) -> int:
+    def _execute(
+        self, statements: Sequence[sa.Update | sa.Insert], *, every: bool = False
+    ) -> list[int]:
+        """Runs statements in one transaction and returns how many rows each matched.
+
+        Args:
+            statements: Each on its own row.
+            every: Take all of it back when one of them matches no row.
+        """
+        matched: list[int] = []
         try:
-            with self._engine.begin() as connection:
-                return int(connection.execute(statement).rowcount)
+            with self._engine.connect() as connection, connection.begin() as transaction:
+                for statement in statements:
+                    matched.append(int(connection.execute(statement).rowcount))
+                    if every and matched[-1] != 1:
+                        transaction.rollback()
+                        break
         except SQLAlchemyError as error:
             raise DatabaseError(explain(error)) from None
+        return matched
 
     def _rows(self, query: "sa.Select[Any]") -> list[dict[str, Any]]:
         try:
@@ -243,6 +260,51 @@ class Ledger:
                 return [dict(row) for row in connection.execute(query).mappings()]
         except SQLAlchemyError as error:
             raise DatabaseError(explain(error)) from None
+
+
+def _row(entry: Entry, status: Status, *, finished: bool) -> dict[str, Any]:
+    now = _now()
+    return {
+        "id": uuid.uuid4().hex,
+        "vmid": entry.vmid,
+        "surface": entry.surface,
+        "action": entry.action,
+        "level": entry.level,
+        "status": status.value,
+        "reason": entry.reason,
+        "requestedBy": entry.requested_by,
+        "runId": entry.run_id,
+        "fencingToken": entry.fencing_token,
+        "before": entry.before,
+        "after": entry.after,
+        "error": entry.error,
+        "createdAt": now,
+        "finishedAt": now if finished else None,
+    }
+
+
+def _claim(row: Mapping[str, Any]) -> sa.Insert:
+    """Inserts a row in one statement, only while no higher token is in the ledger."""
+    columns = repair_event.c
+    higher = sa.exists().where(repair_event.alias("later").c.fencingToken > row["fencingToken"])
+    values = sa.select(
+        *(sa.bindparam(f"v_{name}", value, columns[name].type) for name, value in row.items())
+    ).where(~higher)
+    return sa.insert(repair_event).from_select(list(row), values)
+
+
+def _closing(closing: Closing) -> sa.Update:
+    columns = repair_event.c
+    return (
+        sa.update(repair_event)
+        .where(columns.id == closing.event_id, columns.status == Status.RUNNING.value)
+        .values(
+            status=closing.status.value,
+            after=closing.after,
+            error=closing.error,
+            finishedAt=_now(),
+        )
+    )
 
 
 def _now() -> datetime:

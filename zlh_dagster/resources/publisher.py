@@ -1,47 +1,37 @@
-"""The edge publisher: the one place that writes to the edge.
+"""The edge publisher: looks, opens ledger rows, has the writer write, looks again, closes the rows.
 
-Each server's ledger row is opened before its first write, each write is preceded by a check of the
-lease, and a fresh listing proves what was done before the row is closed.
+Each server's ledger row is open before its first write, and a fresh listing proves what was done
+before the row is closed.
 """
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pandas as pd
 
 from zlh_dagster.core import changes as core_changes
-from zlh_dagster.core.breaker import State
-from zlh_dagster.core.changes import Change, Plan
-from zlh_dagster.core.holds import PAUSED
+from zlh_dagster.core.changes import Plan
+from zlh_dagster.core.holds import PAUSED, Holds
 from zlh_dagster.core.model import Surface, records_frame
-from zlh_dagster.core.repair import RepairOutcome, RepairRequest, Status
+from zlh_dagster.core.repair import Refusal, RepairOutcome, RepairRequest, Status
 from zlh_dagster.resources.batch import Recorder
 from zlh_dagster.resources.database import DatabaseError
-from zlh_dagster.resources.edge import WRITE_SECONDS, EdgeSurface
+from zlh_dagster.resources.edge import EdgeSurface
 from zlh_dagster.resources.gate import Gate
-from zlh_dagster.resources.http import AlreadyThere, EdgeError, RateLimited, Unauthorized
-from zlh_dagster.resources.lease import Lease, LeaseLost
-from zlh_dagster.resources.ledger import Entry, Fenced, Ledger
+from zlh_dagster.resources.http import EdgeError
+from zlh_dagster.resources.lease import Lease
+from zlh_dagster.resources.ledger import Closing, Entry, Fenced, Ledger
 from zlh_dagster.resources.redis import RedisUnavailable
+from zlh_dagster.resources.writer import NOT_TRIED, EdgeWriter, OpenRepair, Stopped
 
 VERIFY_PAUSES = (0.0, 0.5, 1.5)
 """Seconds before each look after a write: a provider may show its own change a moment later."""
 
 _NOT_SHOWN = "the write was accepted, but a fresh read does not show it"
 _log = logging.getLogger(__name__)
-
-
-NOT_TRIED = "not_tried"
-
-
-class Stopped(Exception):
-    """Nothing more is written in this run; the message says why."""
-
-    def __init__(self, message: str, code: str = NOT_TRIED) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +47,23 @@ class Sight:
         return pd.concat(frames, ignore_index=True) if frames else records_frame([])
 
 
-@dataclass(slots=True)
-class OpenRepair:
-    """A repair between its ledger row and its proof."""
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A repair that only has to be written.
+
+    Attributes:
+        entry: Its ledger row.
+        blind: Why surfaces that it covers could not be read.
+    """
 
     request: RepairRequest
     plan: Plan
-    event_id: str
-    blind: tuple[str, ...]
-    """Why surfaces that it covers could not be read."""
-
-    errors: list[str] = field(default_factory=list)
+    entry: Entry
+    blind: tuple[str, ...] = ()
 
 
 class EdgePublisher:
-    """Writes to the edge under one lease.
+    """Publishes records under one lease.
 
     Args:
         surfaces: The surfaces that are on.
@@ -90,69 +82,76 @@ class EdgePublisher:
     ) -> None:
         self._surfaces = surfaces
         self._ledger = ledger
-        self._lease = lease
         self._gate = gate
-        self._closed: dict[Surface, str] = {}
-        self._stop: str | None = None
-        self.writes = 0
+        self._writer = EdgeWriter(surfaces, lease=lease, gate=gate)
 
     def has(self, surfaces: Iterable[Surface]) -> bool:
         """Whether at least one of the surfaces is on."""
         return any(surface in self._surfaces for surface in surfaces)
 
+    def tried(self, plan: Plan) -> bool:
+        """Whether each surface of a plan has taken a write in this run already."""
+        return set(plan.surfaces) <= self._writer.accepted
+
     @property
     def stopped(self) -> str | None:
         """Why nothing more is written in this run, or ``None``."""
-        return self._stop
+        return self._writer.stop
+
+    @property
+    def writes(self) -> int:
+        """Calls made to write."""
+        return self._writer.writes
 
     def look(self, surfaces: Iterable[Surface]) -> Sight:
-        """Lists the given surfaces afresh; those that are off are left out."""
-        observed: dict[Surface, pd.DataFrame] = {}
-        unread: dict[Surface, str] = {}
-        for surface in sorted(set(surfaces) & set(self._surfaces), key=lambda s: s.value):
-            try:
-                observed[surface] = self._surfaces[surface].list_records()
-            except EdgeError as error:
-                unread[surface] = str(error) or type(error).__name__
-                self._count_failure(surface, error)
-            except Exception as error:  # noqa: BLE001 - open rows must come to their proof
-                _log.exception("%s could not be read", surface.value)
-                unread[surface] = f"{surface.value} could not be read: {type(error).__name__}"
-        return Sight(observed, unread)
+        """Lists the given surfaces afresh, all at once; those that are off are left out."""
+        wanted = sorted(set(surfaces) & set(self._surfaces), key=lambda s: s.value)
+        if not wanted:
+            return Sight({}, {})
+        with ThreadPoolExecutor(len(wanted), "edge-look") as pool:
+            seen = dict(zip(wanted, pool.map(self._listing, wanted), strict=True))
+        return Sight(
+            observed={s: rows for s, rows in seen.items() if isinstance(rows, pd.DataFrame)},
+            unread={s: why for s, why in seen.items() if isinstance(why, str)},
+        )
 
     def write(
-        self, request: RepairRequest, plan: Plan, entry: Entry, blind: tuple[str, ...]
-    ) -> OpenRepair:
-        """Opens the ledger row and makes the writes of one server.
+        self, group: Sequence[Ready]
+    ) -> tuple[list[OpenRepair], list[tuple[RepairRequest, Stopped]]]:
+        """Opens the ledger rows of some servers and makes their writes.
 
-        Raises:
-            Stopped: If the lease, the ledger or a newer controller forbids to write anything; no
-                row was opened then.
+        Returns:
+            What was opened, and what was stopped before a row of its was opened.
         """
-        self._require_lease()
-        self._require_no_hold(request, plan)
+        free: list[Ready] = []
+        stopped: list[tuple[RepairRequest, Stopped]] = []
         try:
-            event_id = self._ledger.open(entry)
+            self._writer.require_lease()
+            holds = self._writer.holds()
+            for ready in group:
+                stop = self._held(holds, ready)
+                if stop is None:
+                    free.append(ready)
+                else:
+                    stopped.append((ready.request, stop))
+            ids = self._ledger.open_all([ready.entry for ready in free]) if free else []
+        except Stopped as stop:
+            return [], [(ready.request, stop) for ready in group]
         except (DatabaseError, Fenced) as error:
-            self._stop = str(error)
-            raise Stopped(self._stop) from error
-        repair = OpenRepair(request, plan, event_id, blind)
-        for change in plan.changes:
-            if change.surface in self._closed:
-                repair.errors.append(self._closed[change.surface])
-                continue
-            try:
-                self._require_lease()
-            except Stopped as error:
-                repair.errors.append(str(error))
-                break
-            self._apply(change, repair)
-        return repair
+            self._writer.stop = str(error)
+            return [], [(ready.request, Stopped(str(error))) for ready in group]
+        opened = [
+            OpenRepair(ready.request, ready.plan, event_id, ready.blind)
+            for ready, event_id in zip(free, ids, strict=True)
+        ]
+        self._writer.write(opened)
+        return opened, stopped
 
-    def prove(self, repairs: list[OpenRepair], recorder: Recorder) -> list[RepairOutcome]:
+    def prove(self, repairs: Sequence[OpenRepair], recorder: Recorder) -> list[RepairOutcome]:
         """Looks until every change shows or patience ends, and closes the ledger rows."""
-        outcomes: list[RepairOutcome] = []
-        pending, sight = list(repairs), Sight({}, {})
+        pending = [repair for repair in repairs if repair.attempted]
+        done = [_unsent(repair) for repair in repairs if not repair.attempted]
+        sight = Sight({}, {})
         for pause in VERIFY_PAUSES:
             if not pending:
                 break
@@ -165,102 +164,97 @@ class EdgePublisher:
                 if any(change.wanted.key in unproved for change in repair.plan.changes):
                     still.append(repair)
                 else:
-                    outcomes.append(self._close(repair, rows, repair.blind, recorder))
+                    done.append(_ended(repair, rows, repair.blind))
             pending = still
         for repair in pending:
-            problems = (*repair.blind, *repair.errors, *sight.unread.values())
+            held = (repair.held.message,) if repair.held is not None else ()
+            problems = (*repair.blind, *repair.errors, *held, *sight.unread.values())
             if not problems:
                 for surface in repair.plan.surfaces:
-                    self._count_failure(surface, _NOT_SHOWN)
-            outcomes.append(self._close(repair, sight.rows(), problems or (_NOT_SHOWN,), recorder))
+                    self._writer.count_failure(surface, _NOT_SHOWN)
+            done.append(_ended(repair, sight.rows(), problems or (_NOT_SHOWN,)))
+        unclosed = recorder.close_all([end.closing for end in done])
+        outcomes = [_outcome(end, unclosed.get(end.repair.event_id), recorder) for end in done]
+        self._reset(outcomes, done)
         return outcomes
 
-    def _require_no_hold(self, request: RepairRequest, plan: Plan) -> None:
-        """The kill switch works in the middle of a batch, too."""
+    def _listing(self, surface: Surface) -> pd.DataFrame | str:
+        """All of a surface, or why it could not be read."""
         try:
-            holds = self._gate.holds()
-        except RedisUnavailable as error:
-            raise Stopped(str(error)) from error
-        refusal = holds.server(request.vmid)
-        if refusal is not None:
-            raise Stopped(refusal.message, refusal.code)
-        paused = []
-        for surface in plan.surfaces:
-            held = holds.surface(surface)
-            if held is not None:
-                self._closed.setdefault(surface, held.message)
-                paused += [held] if held.code == PAUSED else []
-        closed = [self._closed[s] for s in plan.surfaces if s in self._closed]
-        if len(closed) == len(plan.surfaces):
-            # Nothing would be written, so nothing may count against the server.
-            raise Stopped("; ".join(closed), paused[0].code if paused else NOT_TRIED)
-
-    def _require_lease(self) -> None:
-        if self._stop is None:
-            try:
-                self._lease.require(WRITE_SECONDS)
-            except LeaseLost as error:
-                self._stop = str(error)
-        if self._stop is not None:
-            raise Stopped(self._stop)
-
-    def _apply(self, change: Change, repair: OpenRepair) -> None:
-        self.writes += 1
-        try:
-            self._surfaces[change.surface].apply(change)
-        except AlreadyThere:
-            _log.info("%s: it is there already", change.describe())
+            return self._surfaces[surface].list_records()
         except EdgeError as error:
-            # The write may have worked although its answer was lost: the next look decides.
-            _log.warning("%s: %s", change.describe(), error)
-            repair.errors.append(str(error))
-            opened = self._count_failure(change.surface, error)
-            if opened or isinstance(error, RateLimited | Unauthorized):
-                # Every further call there would fail as well, and make a limit last longer.
-                self._closed[change.surface] = str(error)
-        except Exception as error:  # noqa: BLE001 - rows are open: they must come to their proof
-            _log.exception("%s", change.describe())
-            repair.errors.append(f"{change.describe()}: {type(error).__name__}")
+            self._writer.count_failure(surface, error)
+            return str(error) or type(error).__name__
+        except Exception as error:  # noqa: BLE001 - open rows must come to their proof
+            _log.exception("%s could not be read", surface.value)
+            return f"{surface.value} could not be read: {type(error).__name__}"
 
-    def _count_failure(self, surface: Surface, why: EdgeError | str) -> bool:
-        """Counts a failure of a surface; returns whether its breaker is open now."""
-        try:
-            if isinstance(why, RateLimited):
-                self._gate.limit(surface, str(why), seconds=why.retry_after)
-                return True
-            breaker = self._gate.failed(surface, str(why))
-        except RedisUnavailable as error:
-            _log.warning("%s", error)
-            return False
-        return breaker.state(time.time()) is State.OPEN
+    def _held(self, holds: Holds, ready: Ready) -> Stopped | None:
+        """Why a server gets no row: nothing would be written, so nothing may count against it."""
+        refusal = holds.server(ready.request.vmid)
+        if refusal is not None:
+            return Stopped(refusal.message, refusal.code)
+        closed, surfaces = self._writer.closed, ready.plan.surfaces
+        held = {s: why for s in surfaces if (why := holds.surface(s)) is not None}
+        for surface, why in held.items():
+            closed.setdefault(surface, why.message)
+        if not all(surface in closed for surface in surfaces):
+            return None
+        paused = [why.code for why in held.values() if why.code == PAUSED]
+        return Stopped("; ".join(closed[s] for s in surfaces), paused[0] if paused else NOT_TRIED)
 
-    def _close(
-        self,
-        repair: OpenRepair,
-        rows: pd.DataFrame,
-        problems: tuple[str, ...],
-        recorder: Recorder,
-    ) -> RepairOutcome:
-        status = Status.FAILED if problems else Status.SUCCEEDED
-        reason = "; ".join(dict.fromkeys(problems or repair.plan.left_alone))
-        error = {"code": "repair_failed", "message": reason} if problems else None
-        after = core_changes.read_back(repair.plan.changes, rows)
-        unclosed = recorder.close(repair.event_id, status, after=after, error=error)
-        if unclosed is not None:
-            status, reason = Status.FAILED, unclosed
-        changes = tuple(change.describe() for change in repair.plan.changes)
-        if status is Status.FAILED:
-            return recorder.failed(
-                repair.request, reason, changes=changes, event_id=repair.event_id
-            )
+    def _reset(self, outcomes: list[RepairOutcome], done: "list[_End]") -> None:
+        """A proved repair closes the breakers of its surfaces."""
+        pairs = zip(outcomes, done, strict=True)
+        proved = {
+            s for o, end in pairs if o.status is Status.SUCCEEDED for s in end.repair.plan.surfaces
+        }
         try:
-            self._gate.succeeded(repair.plan.surfaces)
+            self._gate.succeeded(proved)
         except RedisUnavailable as lost:
             _log.warning("%s", lost)
-        return RepairOutcome(
-            request=repair.request,
-            status=status,
-            reason=reason,
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a repair ends, once its row is closed."""
+
+    repair: OpenRepair
+    closing: Closing
+    reason: str
+
+
+def _ended(repair: OpenRepair, rows: pd.DataFrame, problems: tuple[str, ...]) -> _End:
+    status = Status.FAILED if problems else Status.SUCCEEDED
+    reason = "; ".join(dict.fromkeys(problems or repair.plan.left_alone))
+    error = {"code": "repair_failed", "message": reason} if problems else None
+    after = core_changes.read_back(repair.plan.changes, rows)
+    return _End(repair, Closing(repair.event_id, status, after, error), reason)
+
+
+def _unsent(repair: OpenRepair) -> _End:
+    """Nothing was sent after the row was opened: it counts against nobody."""
+    why = repair.held or Refusal(NOT_TRIED, "; ".join(dict.fromkeys(repair.errors)))
+    return _End(repair, Closing(repair.event_id, Status.REFUSED, error=why.to_json()), why.message)
+
+
+def _outcome(end: _End, unclosed: str | None, recorder: Recorder) -> RepairOutcome:
+    repair, status = end.repair, end.closing.status
+    changes = tuple(change.describe() for change in repair.plan.changes)
+    if unclosed is not None:
+        return recorder.failed(repair.request, unclosed, changes=changes, event_id=repair.event_id)
+    if status is Status.REFUSED and repair.held is not None:
+        return recorder.refuse(repair.request, repair.held, event_id=repair.event_id)
+    if status is Status.REFUSED:
+        return recorder.failed(
+            repair.request,
+            f"not tried: {end.reason}",
+            code=NOT_TRIED,
             changes=changes,
             event_id=repair.event_id,
         )
+    if status is Status.FAILED:
+        return recorder.failed(
+            repair.request, end.reason, changes=changes, event_id=repair.event_id
+        )
+    return RepairOutcome(repair.request, status, end.reason, changes, repair.event_id)

@@ -21,7 +21,7 @@ from zlh_dagster.resources.batch import Batch, Recorder, converged
 from zlh_dagster.resources.gate import Gate
 from zlh_dagster.resources.ledger import Ledger
 from zlh_dagster.resources.preconditions import Checks
-from zlh_dagster.resources.publisher import EdgePublisher, Stopped
+from zlh_dagster.resources.publisher import EdgePublisher, Ready
 from zlh_dagster.resources.redis import RedisUnavailable
 
 _log = logging.getLogger(__name__)
@@ -108,12 +108,11 @@ class Reverts:
                 surface=plan.surface,
             )
         entry = batch.entry(request, surface=plan.surface, before=before)
-        try:
-            opened = self._publisher.write(request, plan, entry, ())
-        except Stopped as stop:
+        opened, stopped = self._publisher.write([Ready(request, plan, entry)])
+        for _, stop in stopped:
             return self._recorder.failed(request, f"not tried: {stop}", code=stop.code)
-        unpaused = self._pause(request)
-        outcome = self._publisher.prove([opened], self._recorder)[0]
+        unpaused = self._pause(request) if any(repair.attempted for repair in opened) else None
+        outcome = self._publisher.prove(opened, self._recorder)[0]
         if unpaused is None:
             return outcome
         return replace(outcome, reason="; ".join(filter(None, (outcome.reason, unpaused))))

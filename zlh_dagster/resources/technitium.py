@@ -4,7 +4,7 @@ Every answer is HTTP 200; the verdict is the JSON field ``status``. The token tr
 header (Technitium 15 and later) and, should that be refused, as a form field, never in a URL.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pandas as pd
@@ -37,6 +37,8 @@ class Technitium:
     """
 
     surface = Surface.TECHNITIUM
+    at_once: ClassVar[int] = 4
+    per_call: ClassVar[int] = 1
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ makes that backend the target for players who join next: only what is absent is 
 """
 
 import hashlib
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pandas as pd
@@ -27,6 +27,8 @@ class Velocity:
     """
 
     surface = Surface.VELOCITY
+    at_once: ClassVar[int] = 8
+    per_call: ClassVar[int] = 1
 
     def __init__(
         self, *, base_url: str, secret: str, transport: httpx.BaseTransport | None = None

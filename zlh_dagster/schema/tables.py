@@ -1,8 +1,8 @@
 """The tables of the platform database, in SQLAlchemy Core.
 
-The platform's API owns all of them but ``RepairEvent``, ``RepairPause`` and ``DailyFigure``. Names are
-camelCase and therefore quoted; timestamps are UTC. The same definitions serve SQLite, PostgreSQL
-and MariaDB.
+The platform's API owns all of them but ``RepairEvent``, ``RepairPause`` and ``DailyFigure``. Names
+are camelCase and therefore quoted; timestamps are UTC. The same definitions serve SQLite,
+PostgreSQL and MariaDB.
 """
 
 from datetime import datetime, timezone

@@ -1,0 +1,201 @@
+"""Many repairs in one run: few calls, several at once, and the laws hold for each of them."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from tests.harness import edge_state, statuses, writes
+from zlh_dagster.core.changes import Change
+from zlh_dagster.core.model import Surface
+from zlh_dagster.resources import edge_repairs
+from zlh_dagster.resources.cloudflare import Cloudflare
+from zlh_dagster.resources.lease import KEY as LEASE
+from zlh_dagster.sandbox.cloudflare_records import new_record
+
+SERVERS = range(5000, 5005)
+"""As many as may drift at once without being a mass drift."""
+
+
+def records(sandbox, vmid):
+    """A server's address and service in Cloudflare."""
+    every = sandbox.edge.cloudflare.records()
+    return [record for record in every if record.name.endswith(f"-{vmid}.example.gg")]
+
+
+def lose(sandbox, *vmids):
+    """Both Cloudflare records of some servers are gone."""
+    for vmid in vmids:
+        for record in records(sandbox, vmid):
+            sandbox.edge.cloudflare.remove(record.id)
+
+
+def paths(sandbox, surface="cloudflare"):
+    return [(e.method, e.path.rsplit("/", 1)[-1]) for e in writes(sandbox, surface)]
+
+
+def reads(sandbox, surface):
+    entries = sandbox.edge.journal.entries()
+    return len([e for e in entries if not e.write and e.surface == surface])
+
+
+def test_the_first_server_is_written_alone_and_the_others_in_one_call(loop, sandbox):
+    before = edge_state(sandbox)
+    lose(sandbox, *SERVERS)
+    sandbox.edge.journal.clear()
+    [run] = loop.minute()
+    assert run.success
+    assert edge_state(sandbox) == before
+    assert paths(sandbox) == [("POST", "dns_records")] * 2 + [("POST", "batch")]
+    # The tick, the look before and the look after: not one for each record.
+    assert reads(sandbox, "cloudflare") == 3
+    assert statuses(loop.services) == ["succeeded"] * len(SERVERS)
+    events = loop.services.ledger.events()
+    assert len({event["runId"] for event in events}) == 1
+    for event in events:
+        assert [entry["records"] for entry in event["before"]] == [[], []]
+        shown = {entry["name"] for entry in event["after"] if entry["records"]}
+        assert len(shown) == 2
+
+
+def test_wrong_and_missing_records_go_into_the_same_call(loop, sandbox):
+    before = edge_state(sandbox)
+    lose(sandbox, 5000, 5001)
+    for vmid in (5002, 5003):
+        for record in records(sandbox, vmid):
+            sandbox.edge.cloudflare.put(replace(record, ttl=300))
+    [run] = loop.minute()
+    assert run.success
+    assert edge_state(sandbox) == before
+    assert paths(sandbox)[-1] == ("POST", "batch")
+    assert len(paths(sandbox)) == 3
+    changed = next(e for e in loop.services.ledger.events() if e["vmid"] == 5003)
+    assert [entry["records"][0]["ttl"] for entry in changed["before"]] == [300, 300]
+
+
+def test_one_record_that_is_refused_does_not_hold_up_the_others(loop, sandbox, monkeypatch):
+    """A CNAME came into the way after the look: Cloudflare refuses the call as a whole."""
+    host = min((record.name for record in records(sandbox, 5003)), key=len)
+    lose(sandbox, *SERVERS)
+    real = Cloudflare.apply_all
+
+    def and_before(self, changes):
+        sandbox.edge.cloudflare.put(new_record(host, "CNAME", "elsewhere.example.com"))
+        real(self, changes)
+
+    monkeypatch.setattr(Cloudflare, "apply_all", and_before)
+    [run] = loop.minute()
+    assert not run.success
+    assert statuses(loop.services, vmid=5003) == ["failed"]
+    assert "81053" in loop.services.ledger.events(vmid=5003)[0]["error"]["message"]
+    others = [vmid for vmid in SERVERS if vmid != 5003]
+    assert {s for vmid in others for s in statuses(loop.services, vmid=vmid)} == {"succeeded"}
+    assert [len(records(sandbox, vmid)) for vmid in others] == [2] * len(others)
+
+
+def test_a_call_whose_answer_was_lost_is_not_repeated_and_is_proved_by_the_look(
+    loop, sandbox, monkeypatch
+):
+    before = edge_state(sandbox)
+    lose(sandbox, *SERVERS)
+    real = Cloudflare.apply_all
+
+    def lost(self, changes):
+        sandbox.edge.faults.switch_on("cloudflare", "write_answer_lost")
+        try:
+            real(self, changes)
+        finally:
+            sandbox.edge.faults.switch_off("cloudflare")
+
+    monkeypatch.setattr(Cloudflare, "apply_all", lost)
+    [run] = loop.minute()
+    assert run.success
+    assert edge_state(sandbox) == before
+    assert paths(sandbox).count(("POST", "batch")) == 1
+    assert statuses(loop.services) == ["succeeded"] * len(SERVERS)
+
+
+class Slow:
+    """A surface whose writes take a while; knows how many were under way at once."""
+
+    def __init__(self, real, meanwhile=lambda n: None):
+        self._real = real
+        self._lock = threading.Lock()
+        self._meanwhile = meanwhile
+        self.under_way = self.most = self.begun = 0
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+    def apply(self, change: Change) -> None:
+        with self._lock:
+            self.begun += 1
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        self._meanwhile(self.begun)
+        time.sleep(0.05)
+        self._real.apply(change)
+        with self._lock:
+            self.under_way -= 1
+
+
+def test_registrations_go_several_at_once_and_never_more_than_the_bridge_is_given(loop, sandbox):
+    velocity = loop.services.surfaces[Surface.VELOCITY]
+    slow = loop.services.surfaces[Surface.VELOCITY] = Slow(velocity)
+    backends = len(sandbox.edge.velocity.backends())
+    sandbox.edge.velocity.restart()
+    [run] = loop.minute()
+    assert run.success
+    assert len(writes(sandbox)) == backends
+    assert 1 < slow.most <= velocity.at_once
+    assert statuses(loop.services) == ["succeeded"] * backends
+
+
+def test_a_lease_that_is_lost_in_the_middle_stops_what_was_not_sent(loop, sandbox):
+    """Rows were open already: those of what was never sent cost no budget."""
+    redis = loop.services.redis
+
+    def lose_it(begun):
+        if begun == 2:
+            redis.set(LEASE, "somebody else")
+
+    velocity = loop.services.surfaces[Surface.VELOCITY]
+    slow = loop.services.surfaces[Surface.VELOCITY] = Slow(velocity, lose_it)
+    slow.at_once = 1
+    backends = len(sandbox.edge.velocity.backends())
+    assert backends > 3
+    sandbox.edge.velocity.restart()
+    [run] = loop.minute()
+    assert not run.success
+    assert len(writes(sandbox)) == 2
+    events = loop.services.ledger.events()
+    assert sorted(e["status"] for e in events) == ["refused"] * (backends - 2) + ["succeeded"] * 2
+    refused = [e for e in events if e["status"] == "refused"]
+    assert {e["error"]["code"] for e in refused} == {"not_tried"}
+    assert "the lease was lost" in refused[0]["error"]["message"]
+    assert all(e["finishedAt"] for e in events)
+
+
+@pytest.mark.parametrize("group", [1, 3, 50])
+def test_every_row_is_open_before_its_write_whatever_the_size_of_a_group(
+    loop, sandbox, monkeypatch, group
+):
+    monkeypatch.setattr(edge_repairs, "GROUP", group)
+    velocity = loop.services.surfaces[Surface.VELOCITY]
+    unwritten = []
+
+    def witness(change):
+        running = [e for e in loop.services.ledger.events() if e["status"] == "running"]
+        if change.wanted.name not in {e["before"][0]["name"] for e in running}:
+            unwritten.append(change.wanted.name)
+        type(velocity).apply(velocity, change)
+
+    monkeypatch.setattr(velocity, "apply", witness)
+    backends = len(sandbox.edge.velocity.backends())
+    sandbox.edge.velocity.restart()
+    [run] = loop.minute()
+    assert run.success
+    assert unwritten == []
+    assert len(writes(sandbox)) == backends
+    assert reads(sandbox, "velocity") == 3
