@@ -170,6 +170,18 @@ def test_a_dead_webhook_is_told_once_and_not_used_again(discord, sandbox, caplog
     assert discord.warning("t") is True, "the other channels go on"
 
 
+def test_a_dead_webhook_is_tried_again_after_a_while(discord, sandbox, monkeypatch):
+    """A process may live for weeks, and Discord errs too."""
+    monkeypatch.setattr(discord_module, "DEAD_SECONDS", 0.05)
+    sandbox.edge.faults.switch_on("discord", "status", code=404)
+    assert discord.info("first") is False
+    sandbox.edge.faults.switch_off("discord")
+    assert discord.info("too soon") is False
+    time.sleep(0.06)
+    assert discord.info("third") is True
+    assert inbox(sandbox) == [("info", "third")]
+
+
 @pytest.mark.parametrize("status", [400, 403, 413])
 def test_a_refused_message_is_not_repeated(discord, sandbox, caplog, status):
     sandbox.edge.faults.switch_on("discord", "status", code=status)

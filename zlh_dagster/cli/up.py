@@ -148,6 +148,10 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
                 ready=lambda: _pings(settings.redis_url),
             )
         )
+    if settings.zlh_run_launcher == "celery":
+        # Nothing waits for it: while it is not there yet, runs are started without it.
+        command = [sys.executable, "-m", "zlh_dagster.runs.worker"]
+        children.append(Child("worker", command, environment, settings.home))
     children.append(
         Child(
             "code server",
@@ -238,7 +242,9 @@ def _give_up_the_lead(settings: Settings) -> None:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    return {**os.environ, **settings.environment()}
+    # Celery lets its own variables overrule the settings; another program's are not meant.
+    given = {k: v for k, v in os.environ.items() if not k.startswith("CELERY_")}
+    return {**given, **settings.environment()}
 
 
 def _accepts(address: str | tuple[str, int]) -> bool:

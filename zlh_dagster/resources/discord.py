@@ -21,6 +21,9 @@ TIMEOUT = 3.0
 LONGEST_WAIT = 5.0
 """Seconds waited at the most when Discord limits; a longer wish is not granted."""
 
+DEAD_SECONDS = 3600.0
+"""How long a webhook that Discord refused is left alone; a process may live for weeks."""
+
 _ATTEMPTS = 3
 _ENOUGH_BYTES = 32_768
 _log = logging.getLogger(__name__)
@@ -45,7 +48,7 @@ class Discord:
         self._webhooks = dict(webhooks)
         self._redactor = redactor
         self._transport = transport
-        self._dead: set[Severity] = set()
+        self._dead_until: dict[Severity, float] = {}
 
     def critical(self, title: str, *lines: str) -> bool:
         """Something is broken and stays so until the operator acts."""
@@ -109,7 +112,9 @@ class Discord:
         )
 
     def _url(self, severity: Severity) -> str | None:
-        return None if severity in self._dead else self._webhooks.get(severity)
+        if time.monotonic() < self._dead_until.get(severity, 0.0):
+            return None
+        return self._webhooks.get(severity)
 
     def _safely(self, method: str, url: str, message: Message) -> "_Answer":
         try:
@@ -124,7 +129,7 @@ class Discord:
             for attempt in range(1, _ATTEMPTS + 1):
                 answer = self._attempt(client, method, url, body)
                 if answer.status in (401, 404) and method == "POST":
-                    self._dead.add(message.severity)
+                    self._dead_until[message.severity] = time.monotonic() + DEAD_SECONDS
                     return _Answer(
                         f"HTTP {answer.status}: the {message.severity.value} webhook is dead, set a"
                         " new one"

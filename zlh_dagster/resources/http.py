@@ -20,6 +20,10 @@ USER_AGENT = "zlh-dagster (+control loop)"
 _READ_ATTEMPTS = 3
 _READ_SECONDS = 12.0
 _BACKOFF_SECONDS = 0.3
+_IDLE_SECONDS = 2.0
+"""How long an unused connection is kept: less than any server does, so that none is closed there
+in the moment in which a write, which is never repeated, is sent over it."""
+
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 # httpx logs every URL at INFO, and a webhook's URL is a secret.
@@ -100,6 +104,7 @@ class HttpApi:
             timeout=timeout,
             follow_redirects=False,
             verify=verify,
+            limits=httpx.Limits(keepalive_expiry=_IDLE_SECONDS),
             transport=transport,
         )
 

@@ -77,6 +77,7 @@ class Settings(BaseSettings):
     dagster_home: Path = Path(".zlh")
     zlh_web_host: str = "127.0.0.1"
     zlh_web_port: int = Field(default=3000, ge=1, le=65535)
+    zlh_run_launcher: Literal["celery", "default"] = "celery"
     zlh_agent_port: int = Field(default=18888, ge=1, le=65535)
     zlh_agent_networks: Annotated[tuple[str, ...], NoDecode] = (
         "10.0.0.0/8",

@@ -1,0 +1,101 @@
+"""Who is alive: locks on files below `$DAGSTER_HOME`, which end with the process that holds them.
+
+The system gives a lock back in the moment in which its holder dies, however it dies. So no
+heartbeat is sent, none can be late, and a Redis that lost everything says nothing about a run.
+"""
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+WORKER = "worker"
+_PATIENCE = 0.5
+
+
+class Held(Exception):
+    """Somebody else holds the lock."""
+
+
+class Locks:
+    """The locks of one deployment: one for its worker, one for each run that a worker executes.
+
+    Args:
+        home: State directory.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / "locks"
+
+    @contextlib.contextmanager
+    def hold(self, name: str) -> Iterator[None]:
+        """Holds a lock; its file names the holder meanwhile.
+
+        Raises:
+            Held: If somebody holds it already.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._path(name)
+        with _exclusively(path) as file:
+            file.truncate(0)
+            file.write(f"{os.getpid()} {socket.gethostname()}")
+            file.flush()
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    def held(self, name: str) -> bool:
+        """Whether somebody holds a lock now."""
+        try:
+            with self._path(name).open() as file:
+                return not _locked(file, fcntl.LOCK_SH)
+        except FileNotFoundError:
+            return False
+
+    def sweep(self) -> None:
+        """Removes what dead holders left behind."""
+        for path in self._folder.glob("*.lock"):
+            if not self.held(path.stem):
+                path.unlink(missing_ok=True)
+
+    def holder(self, name: str) -> int | None:
+        """The process that holds a lock, if it does and is one of this machine."""
+        if not self.held(name):
+            return None
+        try:
+            pid, _, host = self._path(name).read_text().partition(" ")
+            return int(pid) if host == socket.gethostname() else None
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.lock"
+
+
+@contextlib.contextmanager
+def _exclusively(path: Path) -> Iterator[IO[str]]:
+    """The file, locked; waits a moment for those who only look whether it is."""
+    give_up = time.monotonic() + _PATIENCE
+    while True:
+        with path.open("a+") as file:
+            if _locked(file, fcntl.LOCK_EX):
+                # Somebody may have removed the file between opening and locking it.
+                if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                    yield file
+                    return
+            elif time.monotonic() > give_up:
+                raise Held(path.stem)
+        time.sleep(0.01)
+
+
+def _locked(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
