@@ -10,7 +10,16 @@ from zlh_dagster.resources import gate, incidents, pauses
 from zlh_dagster.resources.services import Services
 from zlh_dagster.schema.tables import repair_event
 
-_MOMENTS = ("at", "since", "until", "opened_at", "absent_since")
+_MOMENTS = (
+    "at",
+    "since",
+    "until",
+    "opened_at",
+    "absent_since",
+    "tried_at",
+    "untold_at",
+    "failed_at",
+)
 
 
 def ago(**span: float) -> datetime:

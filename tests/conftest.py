@@ -22,6 +22,7 @@ from zlh_dagster.sandbox.fleet import create_platform_tables, write_fleet
 from zlh_dagster.sandbox.publish import publish_database
 from zlh_dagster.sandbox.server import Sandbox
 from zlh_dagster.schema.upgrade import upgrade
+from zlh_dagster.sensors import drift
 
 SERVERS = 8
 _REDIS_SECONDS = 10
@@ -155,9 +156,13 @@ def platform(
 
 @pytest.fixture
 def instance(monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    """Dagster's storage in memory; as many attempts as ever, with less time between them."""
+    """Dagster's storage in memory; as many attempts as ever, with less time between them.
+
+    The sensor waits for no tick: none comes by itself.
+    """
     monkeypatch.setattr(http, "_BACKOFF_SECONDS", 0.01)
     monkeypatch.setattr(publisher, "VERIFY_PAUSES", (0.0, 0.01, 0.05))
+    monkeypatch.setattr(drift, "WAIT_SECONDS", 0.0)
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 

@@ -3,10 +3,7 @@
 import dagster as dg
 
 from zlh_dagster.assets.drift import drift
-from zlh_dagster.assets.edge import OBSERVED_EDGE
-from zlh_dagster.assets.fleet import agents, containers, operations
-from zlh_dagster.assets.platform import IO_MANAGER, desired_edge, persisted_payloads
-from zlh_dagster.assets.snapshot_io import SnapshotIOManager
+from zlh_dagster.assets.tick import tick
 from zlh_dagster.checks.in_step import drift_in_step
 from zlh_dagster.jobs.digest import digest, digest_every_morning
 from zlh_dagster.jobs.level1_repair import LEASE, lease_keeper, level1_repair
@@ -25,22 +22,13 @@ def build(services: Services) -> dg.Definitions:
             the definitions reads nothing.
     """
     return dg.Definitions(
-        assets=[
-            persisted_payloads,
-            desired_edge,
-            *OBSERVED_EDGE,
-            containers,
-            agents,
-            operations,
-            drift,
-        ],
+        assets=[tick, drift],
         asset_checks=[drift_in_step],
         jobs=[observe, level1_repair, digest, retention],
         schedules=[observe_every_minute, digest_every_morning, retention_every_hour],
         sensors=[drift_sensor, run_failure_sensor()],
         resources={
             "services": services,
-            IO_MANAGER: SnapshotIOManager(services),
             LEASE: lease_keeper,
             "memory": dg.mem_io_manager,
         },

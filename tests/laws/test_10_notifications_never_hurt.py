@@ -204,3 +204,34 @@ def test_notifications_of_many_findings_the_worst_is_in_the_message(loop, sandbo
     description = message.payload["embeds"][0]["description"]
     assert "80 % of the zone drifts" in description.splitlines()[0]
     assert "and 7 more" in description
+
+
+def test_notifications_what_discord_did_not_take_is_told_when_it_does_again(
+    loop, sandbox, silent, monkeypatch
+):
+    monkeypatch.setattr(discord, "LONGEST_WAIT", 0.0)
+    sandbox.edge.faults.switch_on("discord", "status", code=429, retry_after=60)
+    loop.minute()
+    loop.minute()
+    assert titles(sandbox) == []
+    sandbox.edge.faults.switch_off("discord")
+    loop.minute()
+    assert titles(sandbox) == [], "not once a minute while Discord limits"
+    pass_time(loop.services, minutes=6)
+    loop.minute()
+    loop.minute()
+    assert titles(sandbox) == ["Still open: Server 5000: agent offline"]
+
+
+def test_notifications_a_dead_webhook_is_told_in_another_channel(
+    platform, instance, sandbox, silent
+):
+    url = platform.environment()["DISCORD_WEBHOOK_WARNING"]
+    loop = Loop(platform.services(DISCORD_WEBHOOK_WARNING=f"{url}-no-more"), instance)
+    loop.minute()
+    loop.minute()
+    [message] = sandbox.edge.discord.inbox()
+    assert message.level == "critical"
+    embed = message.payload["embeds"][0]
+    assert embed["title"] == "Server 5000: agent offline"
+    assert "the warning webhook is dead, set a new one" in embed["description"]

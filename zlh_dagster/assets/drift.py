@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from zlh_dagster.assets.metadata import first_rows
-from zlh_dagster.assets.platform import OWNERS
+from zlh_dagster.assets.specs import OWNERS
 from zlh_dagster.core.judge import Judgement, Tick
 from zlh_dagster.core.policy import PAYLOADS, SOURCES
 from zlh_dagster.resources.observe import DESIRED_EDGE

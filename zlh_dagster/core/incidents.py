@@ -15,6 +15,9 @@ from zlh_dagster.core.rules import Severity
 RETRY_SECONDS = 600.0
 """How long a refused or failed repair is not asked for again, where haste gains nothing."""
 
+RETELL_SECONDS = 300.0
+"""How long after Discord did not take a message what it told is told again."""
+
 REMINDERS = (3600.0, 6 * 3600.0, 24 * 3600.0)
 """Seconds after the opening at which an incident that lasts is told again."""
 
@@ -34,6 +37,7 @@ class Incident:
         absent_since: When a tick first did not find it any more, or null.
         message: Identifier of the message that told it, or null.
         tried_at: When the repair that it is about was last asked for, or null: when it opened.
+        untold_at: When Discord did not take the last message about it, or null.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Incident:
     absent_since: float | None = None
     message: str | None = None
     tried_at: float | None = None
+    untold_at: float | None = None
 
     @property
     def kind(self) -> str:
@@ -64,7 +69,9 @@ class Incident:
         )
 
     def reminder_due(self, now: float) -> bool:
-        """Whether the next reminder's time has come."""
+        """Whether the next reminder's time has come, or a message has to be told again."""
+        if self.untold_at is not None:
+            return not 0 <= now - self.untold_at < RETELL_SECONDS
         left = REMINDERS[self.reminded :]
         return bool(left) and now - self.opened_at >= left[0]
 
@@ -86,7 +93,9 @@ class Incident:
     def from_json(name: str, value: Mapping[str, Any]) -> "Incident":
         """Reads an incident; one that cannot be read is open all the same."""
         title, message = value.get("title"), value.get("message")
-        absent_since, tried_at = value.get("absent_since"), value.get("tried_at")
+        absent_since, tried_at, untold_at = (
+            value.get(k) for k in ("absent_since", "tried_at", "untold_at")
+        )
         try:
             return Incident(
                 name,
@@ -99,6 +108,7 @@ class Incident:
                 absent_since=None if absent_since is None else float(absent_since),
                 message=None if message is None else str(message),
                 tried_at=None if tried_at is None else float(tried_at),
+                untold_at=None if untold_at is None else float(untold_at),
             )
         except (TypeError, ValueError, OverflowError):
             return Incident(name, Severity.WARNING, name)

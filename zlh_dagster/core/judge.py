@@ -45,7 +45,8 @@ class Tick:
 
     @property
     def snapshots(self) -> tuple[Snapshot, ...]:
-        return (self.desired, *self.sources)
+        """All of them, each after what it follows from."""
+        return (self.payloads, self.desired, *self.sources[1:])
 
     @property
     def unobserved(self) -> dict[str, str]:

@@ -71,25 +71,38 @@ class Discord:
         return self.post(message) is not None
 
     def post(self, message: Message) -> str | None:
-        """Sends one message. Never raises.
+        """Sends one message, into another channel when its own webhook is dead. Never raises.
 
         Returns:
-            Its identifier, ``""`` where Discord told none, ``None`` where it was not taken.
+            Its identifier, ``""`` where there is none to edit it by, ``None`` where it was not
+            taken.
         """
         message = self._clean(message)
         # No log takes half of a surrogate pair either.
         text = message.text().encode(errors="backslashreplace").decode()
-        url = self._url(message.severity)
-        if url is None:
-            _log.warning(
-                "not sent to Discord (no webhook for %s): %s", message.severity.value, text
-            )
+        own = message.severity
+        if not self.takes(own):
+            _log.warning("not sent to Discord (no webhook for %s): %s", own.value, text)
             return None
-        answer = self._safely("POST", f"{url}?wait=true", message)
-        if answer.problem is None:
-            return answer.message_id
-        _log.error("not sent to Discord (%s): %s", answer.problem, text)
+        problem = _dead(own)
+        for channel in (own, *(other for other in Severity if other is not own)):
+            url = self._url(channel)
+            if url is None:
+                continue
+            if channel is not own:
+                message = replace(message, lines=(*message.lines, _dead(own)))
+            answer = self._safely("POST", f"{url}?wait=true", message, channel)
+            if answer.problem is None:
+                return answer.message_id if channel is own else ""
+            problem = answer.problem
+            if self._url(channel) is not None:
+                break
+        _log.error("not sent to Discord (%s): %s", problem, text)
         return None
+
+    def takes(self, severity: Severity) -> bool:
+        """Whether a level has a webhook; without one it is only logged."""
+        return severity in self._webhooks
 
     def edit(self, message_id: str, message: Message) -> bool:
         """Brings a message up to date; returns whether Discord took it. Never raises."""
@@ -97,7 +110,8 @@ class Discord:
         url = self._url(message.severity)
         if url is None or not message_id.isdigit():
             return False
-        answer = self._safely("PATCH", f"{url}/messages/{message_id}", message)
+        channel = message.severity
+        answer = self._safely("PATCH", f"{url}/messages/{message_id}", message, channel)
         if answer.problem is not None:
             _log.warning("a message was not brought up to date (%s)", answer.problem)
         return answer.problem is None
@@ -116,24 +130,21 @@ class Discord:
             return None
         return self._webhooks.get(severity)
 
-    def _safely(self, method: str, url: str, message: Message) -> "_Answer":
+    def _safely(self, method: str, url: str, message: Message, channel: Severity) -> "_Answer":
         try:
-            return self._call(method, url, message)
+            return self._call(method, url, message, channel)
         except Exception as error:  # noqa: BLE001 - a notification never hurts its sender
             return _Answer(type(error).__name__)
 
-    def _call(self, method: str, url: str, message: Message) -> "_Answer":
+    def _call(self, method: str, url: str, message: Message, channel: Severity) -> "_Answer":
         body = payload(message)
         headers = {"User-Agent": f"DiscordBot (zlh-dagster, {version('zlh-dagster')})"}
         with httpx.Client(timeout=TIMEOUT, headers=headers, transport=self._transport) as client:
             for attempt in range(1, _ATTEMPTS + 1):
                 answer = self._attempt(client, method, url, body)
                 if answer.status in (401, 404) and method == "POST":
-                    self._dead_until[message.severity] = time.monotonic() + DEAD_SECONDS
-                    return _Answer(
-                        f"HTTP {answer.status}: the {message.severity.value} webhook is dead, set a"
-                        " new one"
-                    )
+                    self._dead_until[channel] = time.monotonic() + DEAD_SECONDS
+                    return _Answer(f"HTTP {answer.status}: {_dead(channel)}")
                 if answer.problem is None or answer.wait is None or attempt == _ATTEMPTS:
                     return answer
                 time.sleep(answer.wait)
@@ -167,6 +178,10 @@ class _Answer:
     wait: float | None = None
     message_id: str = ""
     status: int = 0
+
+
+def _dead(channel: Severity) -> str:
+    return f"the {channel.value} webhook is dead, set a new one"
 
 
 def _beginning(response: httpx.Response) -> bytes:

@@ -51,7 +51,12 @@ class Incidents:
     def reminded(self, incidents: Iterable[Incident], *, now: float) -> None:
         """Keeps that incidents were reminded of; one reminder stands for all that were due."""
         for incident in incidents:
-            self._update(incident.name, reminded=incident.reminders_until(now))
+            self._update(incident.name, reminded=incident.reminders_until(now), untold_at=None)
+
+    def untold(self, names: Iterable[str], *, now: float) -> None:
+        """Keeps that Discord did not take the message about incidents."""
+        for name in names:
+            self._update(name, untold_at=now)
 
     def _update(self, name: str, **values: Any) -> None:
         """Changes an incident as it stands now; one that was closed meanwhile stays closed."""

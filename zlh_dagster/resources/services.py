@@ -72,6 +72,11 @@ class Services:
             for name in _OVER_REDIS:
                 self.__dict__.pop(name, None)
 
+    def warm(self) -> None:
+        """Builds what several threads are about to use, so that none of it is built twice."""
+        for name in ("engine", "redis", "surfaces", "gate", "dead_jobs"):
+            getattr(self, name)
+
     def __enter__(self) -> "Services":
         return self
 

@@ -28,7 +28,11 @@ def tell(services: Services, result: BatchResult, *, run_id: str, requested_by: 
             if names:
                 services.messages.keep(message_id, Sent(message, dict.fromkeys(names, "")))
                 services.incidents.told(names, message_id)
-        services.incidents.reminded(result.due, now=now)
+        if message is not None and message_id is None and services.discord.takes(message.severity):
+            names = (*result.opened, *(incident.name for incident in result.due))
+            services.incidents.untold(names, now=now)
+        else:
+            services.incidents.reminded(result.due, now=now)
         _edit(services, result, now=now)
         services.incidents.close([incident.name for incident in result.over])
     except RedisUnavailable as error:

@@ -38,6 +38,7 @@ _IMPORTED_LATE = (
     "upath",
     "zlh_dagster.runs.storage",
 )
+_SILENTLY = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _log = logging.getLogger(__name__)
 
 
@@ -99,7 +100,7 @@ def warm_up() -> None:
         importlib.import_module(name)
     defs.get_repository_def().get_all_jobs()
     with DagsterInstance.ephemeral() as instance:
-        _nothing.execute_in_process(instance=instance)
+        _nothing.execute_in_process(instance=instance, run_config=_SILENTLY)
     gc.collect()
     gc.freeze()
 

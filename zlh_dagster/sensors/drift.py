@@ -28,6 +28,14 @@ from zlh_dagster.resources.snapshots import SnapshotMissing
 from zlh_dagster.resources.ticks import load_tick
 
 SENSOR_FAILED = "sensor_failed:drift_sensor"
+LOOK_SECONDS = 5
+"""Dagster's daemon looks at sensors every five seconds, and not more often."""
+
+WAIT_SECONDS = 9.0
+"""How long one look waits for a tick that is near, instead of leaving it to the next look."""
+
+_PAUSE = 0.2
+_START_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -69,7 +77,7 @@ class Cursor:
 @dg.sensor(
     name="drift_sensor",
     job_name=LEVEL1_REPAIR,
-    minimum_interval_seconds=5,
+    minimum_interval_seconds=LOOK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Compares desired with observed at every tick; asks for at most one batch.",
 )
@@ -87,12 +95,10 @@ def drift_sensor(
 def _evaluate(context: dg.SensorEvaluationContext, services: Services) -> dg.SensorResult:
     cursor = Cursor.parse(context.cursor)
     standby = _standby(services)
-    newest = context.instance.get_runs(
-        dg.RunsFilter(job_name=OBSERVE, statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1
-    )
-    if not newest:
+    newest = _newest_tick(context.instance, cursor.tick)
+    if newest is None:
         return _skip("no tick is complete yet", cursor)
-    tick_id = newest[0].run_id
+    tick_id = newest.run_id
     if tick_id == cursor.tick:
         return _skip(f"tick {tick_id[:8]} was judged already", cursor)
     cursor = replace(cursor, tick=tick_id)
@@ -117,7 +123,7 @@ def _evaluate(context: dg.SensorEvaluationContext, services: Services) -> dg.Sen
     if not launch:
         return _skip(_verdict(tick, judgement), cursor, events)
     return dg.SensorResult(
-        run_requests=[_request(newest[0], launch, live=services.settings.live)],
+        run_requests=[_request(newest, launch, live=services.settings.live)],
         cursor=cursor.dump(),
         asset_events=events,
     )
@@ -138,6 +144,30 @@ def _mark_new_drift(
         return before
     instance.add_run_tags(tick_id, {EVENTFUL_TAG: NEW_DRIFT})
     return found
+
+
+def _newest_tick(instance: dg.DagsterInstance, judged: str) -> dg.DagsterRun | None:
+    """The newest complete tick; one that is near, or under way, is waited for a while."""
+    give_up = time.monotonic() + WAIT_SECONDS
+    while True:
+        found = instance.get_runs(
+            dg.RunsFilter(job_name=OBSERVE, statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1
+        )
+        newest = found[0] if found else None
+        if newest is not None and newest.run_id != judged:
+            return newest
+        if time.monotonic() >= give_up or not _tick_is_near(instance):
+            return newest
+        time.sleep(_PAUSE)
+
+
+def _tick_is_near(instance: dg.DagsterInstance) -> bool:
+    """Whether a tick is under way, or begins before the next look."""
+    second = time.time() % 60
+    if second >= 60 - LOOK_SECONDS or second < _START_SECONDS:
+        return True
+    under_way = dg.RunsFilter(job_name=OBSERVE, statuses=UNFINISHED)
+    return bool(instance.get_runs(under_way, limit=1))
 
 
 def _tell_error(services: Services, error: Exception) -> None:
