@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.harness import edge_state
-from tests.stack.stack import Stack, alive, children_of, until
+from tests.stack.stack import ROOT, Stack, alive, children_of, until
+from zlh_dagster.resources.redis import connect
 from zlh_dagster.runs.locks import WORKER, Locks
 
 pytestmark = pytest.mark.slow
@@ -26,6 +27,12 @@ GOES_ON = 120.0
 def stack() -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="zlh-") as directory:
         made = Stack(Path(directory), ZLH_LEASE_SECONDS="30")
+        home = Path(directory) / "home"
+        home.mkdir()
+        shipped = (ROOT / "dagster.yaml").read_text()
+        quicker = shipped.replace("start_timeout_seconds: 45", "start_timeout_seconds: 20")
+        assert quicker != shipped
+        (home / "dagster.yaml").write_text(quicker)
         try:
             made.up("--no-web")
             until(lambda: locks(made).held(WORKER), seconds=60, what="the worker")
@@ -141,6 +148,28 @@ def test_one_process_of_the_worker_is_killed_in_the_middle_of_a_tick(stack):
     assert ends(stack, "observe", run_id) == "FAILURE"
     stack.sandbox.edge.faults.clear()
     until(lambda: len(children_of(worker)) == family, seconds=30, what="another process")
+    assert pid_of(stack, WORKER) == worker
+
+
+@pytest.mark.timeout(400)
+def test_a_run_that_redis_lost_is_given_up_and_the_next_one_is_executed(stack):
+    """Everything in Redis is gone, without a restart that anybody could notice."""
+    worker = pid_of(stack, WORKER)
+    known = {run_id for run_id, _, _ in runs(stack, "observe")}
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        ask_for_a_tick(stack)
+        lost, *_ = until(
+            lambda: [r for r, _, warm in runs(stack, "observe") if warm and r not in known],
+            seconds=30,
+            what="a run in the queue",
+        )
+        with connect(f"unix://{stack.environment['DAGSTER_HOME']}/redis.sock") as client:
+            client.flushall()
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert ends(stack, "observe", lost) == "FAILURE"
+    assert next_tick(stack), "a warm one"
     assert pid_of(stack, WORKER) == worker
 
 
