@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: install demo test format lint types imports definitions unit lock clean
+.PHONY: install demo test format lint types imports definitions unit bench lock clean
 
 install: $(VENV)/.runtime
 
@@ -42,6 +42,10 @@ else
 	$(BIN)/pytest tests/stack
 endif
 
+# All of them take a quarter of an hour; ARGS="compare octodns" runs some.
+bench: $(VENV)/.bench
+	@$(BIN)/python -m bench $(ARGS)
+
 # Needs `uv` on the path. The locks carry versions and hashes for Python 3.10 to 3.12, no addresses.
 LOCK := uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \
   --no-annotate --no-strip-extras --no-emit-index-url --extra build pyproject.toml
@@ -49,6 +53,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.10 --generate-hash
 lock:
 	$(LOCK) -o requirements.lock >/dev/null
 	$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock >/dev/null
+	$(LOCK) --extra dev --extra bench -c requirements-dev.lock -o requirements-bench.lock >/dev/null
 
 clean:
 	rm -rf $(VENV) .zlh-demo
@@ -70,4 +75,9 @@ $(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo "installing pinned development tools ..."
 	@$(BIN)/python scripts/install.py requirements-dev.lock
+	@touch $@
+
+$(VENV)/.bench: requirements-bench.lock $(VENV)/.dev
+	@echo "installing what only benchmarks need ..."
+	@$(BIN)/python scripts/install.py requirements-bench.lock
 	@touch $@

@@ -73,7 +73,9 @@ class Controller:
         def ended() -> bool:
             run = self.instance.get_run_by_id(run_id)
             if run is not None and run.is_failure_or_canceled:
-                told = [str(e.dagster_event or e.user_message) for e in self.instance.all_logs(run_id)]
+                told = [
+                    str(e.dagster_event or e.user_message) for e in self.instance.all_logs(run_id)
+                ]
                 raise RuntimeError(f"run {run_id} is {run.status.value}: {told[-3:]}")
             return run is not None and run.is_finished
 

@@ -126,7 +126,7 @@ def _strangers(rows: pd.DataFrame) -> pd.DataFrame:
     """Records that are nobody's, and two in the platform's own shape without a server."""
     surface = rows["surface"].iloc[0]
     address = PUBLIC if surface == Surface.CLOUDFLARE.value else PROXY
-    given = [
+    given: list[dict[str, Any]] = [
         {"name": f"www.{ZONE}", "type": "CNAME", "content": ZONE},
         {"name": f"mail.{ZONE}", "type": "A", "content": "203.0.113.25", "ttl": 3600},
         {"name": f"gone.{ZONE}", "type": "A", "content": address, "ttl": 60},

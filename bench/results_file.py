@@ -1,0 +1,39 @@
+"""The file of results: one for the last run, and one that the document shows."""
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from bench.harness import ROOT, Figure, Result
+from bench.machine import describe
+
+LATEST = ROOT / "bench/results/latest.json"
+PUBLISHED = ROOT / "bench/results/published.json"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Results by benchmark, with the machine that they were had on."""
+    if not path.exists():
+        return {"machine": {}, "benchmarks": {}}
+    value: dict[str, Any] = json.loads(path.read_text())
+    return value
+
+
+def keep(name: str, result: Result, *, seconds: float, path: Path = LATEST) -> None:
+    """Puts the results of one benchmark in place of its last ones."""
+    known = read(path)
+    known["machine"] = describe()
+    known["benchmarks"][name] = {
+        "measured_at": datetime.now(timezone.utc).isoformat(timespec="minutes"),
+        "seconds": round(seconds, 1),
+        "figures": [figure.to_json() for figure in result.figures],
+        "details": result.details,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+def figures(results: dict[str, Any], name: str) -> list[Figure]:
+    """The figures of one benchmark."""
+    return [Figure.from_json(f) for f in results["benchmarks"][name]["figures"]]
