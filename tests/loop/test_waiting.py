@@ -50,7 +50,7 @@ def test_a_tick_that_does_not_end_is_left_to_a_later_look(loop, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("second", "near"), [(0.5, True), (2.5, False), (30.0, False), (54.5, False), (55.5, True)]
+    ("second", "near"), [(0.5, True), (2.5, False), (30.0, False), (53.5, False), (54.5, True)]
 )
 def test_a_tick_is_near_before_the_full_minute_and_just_after_it(
     instance, monkeypatch, second, near

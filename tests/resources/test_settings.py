@@ -43,6 +43,7 @@ DEFAULTS = {
     "DAGSTER_HOME": Path(".zlh"),
     "ZLH_WEB_HOST": "127.0.0.1",
     "ZLH_WEB_PORT": 3000,
+    "ZLH_RUN_LAUNCHER": "celery",
     "ZLH_AGENT_PORT": 18888,
     "ZLH_AGENT_NETWORKS": NETWORKS,
     "DISCORD_WEBHOOK_CRITICAL": None,

@@ -80,7 +80,7 @@ def worker_app(settings: Settings, locks: Locks) -> Celery:
         {"broker": broker_url(settings.redis_url), "config_source": celery_config(settings)}
     )
 
-    @app.task(name=TASK_EXECUTE_RUN)  # type: ignore[untyped-decorator]
+    @app.task(name=TASK_EXECUTE_RUN, shared=False)  # type: ignore[untyped-decorator]
     def execute_run(run_id: str) -> None:
         try:
             # The lock tells who lives, and keeps the same run from being executed twice.
