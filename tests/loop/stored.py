@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pytest
 import sqlalchemy as sa
 import yaml
 from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
@@ -91,6 +92,8 @@ def stored(kind: str, home: Path) -> Iterator[Stored]:
         if kind == "postgresql":
             url = stack.enter_context(postgresql())
             settings["storage"] = {"postgres": {"postgres_url": url}}
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("DAGSTER_HOME", str(home))
         (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
         yield Stored(instance, home)
