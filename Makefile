@@ -33,13 +33,12 @@ definitions: $(VENV)/.dev
 	  DAGSTER_HOME=$$home $(BIN)/dagster definitions validate -w workspace.yaml; \
 	  status=$$?; rm -rf $$home; exit $$status
 
-# Two at a time, but for the tests of whole deployments, which are several processes each.
+# Two at a time, and beside them one after the other those of whole deployments, which mostly wait.
 unit: $(VENV)/.dev
 ifdef ARGS
 	$(BIN)/pytest $(ARGS)
 else
-	$(BIN)/pytest -n 2 --ignore tests/stack
-	$(BIN)/pytest tests/stack
+	$(BIN)/pytest -n 3 --dist loadgroup
 endif
 
 # All of them take a quarter of an hour; ARGS="compare octodns" runs some.

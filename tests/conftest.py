@@ -25,7 +25,16 @@ from zlh_dagster.schema.upgrade import upgrade
 from zlh_dagster.sensors import drift
 
 SERVERS = 8
+_STACK = Path(__file__).parent / "stack"
 _REDIS_SECONDS = 10
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of whole deployments come first, and one after the other: each is several processes."""
+    for item in items:
+        if item.path.is_relative_to(_STACK):
+            item.add_marker(pytest.mark.xdist_group("stack"))
+    items.sort(key=lambda item: not item.path.is_relative_to(_STACK))
 
 
 @pytest.fixture(autouse=True)
