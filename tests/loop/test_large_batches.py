@@ -199,3 +199,29 @@ def test_every_row_is_open_before_its_write_whatever_the_size_of_a_group(
     assert unwritten == []
     assert len(writes(sandbox)) == backends
     assert reads(sandbox, "velocity") == 3
+
+
+@pytest.mark.parametrize("where", ["gate", "payloads"])
+def test_a_bug_between_two_groups_leaves_no_row_open_and_nothing_unproved(
+    loop, sandbox, monkeypatch, where
+):
+    """An exception that nobody foresaw, after the first server was written."""
+    services, asked = loop.services, []
+    target = services.gate if where == "gate" else services
+    name = "holds" if where == "gate" else "read_payloads"
+    real = getattr(target, name)
+
+    def breaks(*arguments):
+        if writes(sandbox, "velocity"):
+            asked.append(arguments)
+            raise ValueError("a bug")
+        return real(*arguments)
+
+    sandbox.edge.velocity.restart()
+    assert loop.observe().success
+    [request] = loop.judge()
+    monkeypatch.setattr(target, name, breaks)
+    assert not loop.repair(request.run_config).success
+    assert asked
+    assert len(writes(sandbox)) == 1
+    assert statuses(services) == ["succeeded"]

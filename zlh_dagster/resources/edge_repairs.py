@@ -6,6 +6,7 @@ once more directly before, and one fresh listing proves the whole round. A look 
 ends the round, and the next one begins with what is left.
 """
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -27,6 +28,8 @@ from zlh_dagster.resources.gate import Gate
 from zlh_dagster.resources.preconditions import Checks
 from zlh_dagster.resources.publisher import EdgePublisher, Ready, Sight
 from zlh_dagster.resources.writer import NOT_TRIED, OpenRepair
+
+_log = logging.getLogger(__name__)
 
 
 class PayloadReader(Protocol):
@@ -165,13 +168,16 @@ class EdgeRepairs:
             group, left = left[:size], left[size:]
             try:
                 changed = self._changed(group, before)
+                free = [one for one in group if one.request not in changed]
+                now_open, stops = self._publisher.write(free)
             except DatabaseError as error:
                 stopped += [(one, Refusal(NOT_TRIED, str(error))) for one in group]
                 continue
+            except Exception as error:  # noqa: BLE001 - what is open must come to its proof
+                _log.exception("a group could not be written")
+                stopped += [(one, Refusal(NOT_TRIED, type(error).__name__)) for one in group]
+                continue
             stopped += [(one, changed[one.request]) for one in group if one.request in changed]
-            now_open, stops = self._publisher.write(
-                [one for one in group if one.request not in changed]
-            )
             opened += now_open
             why = dict(stops)
             stopped += [

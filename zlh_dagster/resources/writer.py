@@ -163,6 +163,15 @@ class EdgeWriter:
         return self._surfaces[surface].at_once if surface in self.accepted else 1
 
     def _call(self, call: Call) -> None:
+        """One call, whatever becomes of it: rows are open, so they must come to their proof."""
+        try:
+            self._guarded(call)
+        except Exception as error:  # noqa: BLE001 - a bug in one write costs that write only
+            _log.exception("%s", _described(call))
+            for repair, change in call:
+                repair.errors.append(f"{change.describe()}: {type(error).__name__}")
+
+    def _guarded(self, call: Call) -> None:
         surface = _surface_of(call)
         try:
             if surface in self.closed:
@@ -189,10 +198,6 @@ class EdgeWriter:
             self._failed(surface, call, error)
         except EdgeError as error:
             self._failed(surface, call, error)
-        except Exception as error:  # noqa: BLE001 - rows are open: they must come to their proof
-            _log.exception("%s", _described(call))
-            for repair, change in call:
-                repair.errors.append(f"{change.describe()}: {type(error).__name__}")
         else:
             self.accepted.add(surface)
 
