@@ -29,6 +29,7 @@ _STACK = Path(__file__).parent / "stack"
 _REDIS_SECONDS = 10
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of whole deployments come first, and one after the other: each is several processes."""
     for item in items:

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.partitions.context import partition_loading_context
 
 from zlh_dagster.definitions import build
+from zlh_dagster.jobs.agent_shards import PROBE_AGENTS
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR
 from zlh_dagster.jobs.observe import OBSERVE
 from zlh_dagster.resources.services import Services
@@ -53,7 +55,35 @@ class Loop:
     def minute(self) -> list[dg.ExecuteInProcessResult]:
         """A tick, its judgement, and the repair runs that follow."""
         assert self.observe().success
-        return [self.repair(request.run_config, tags=request.tags) for request in self.judge()]
+        repaired = [self.repair(asked.run_config, tags=asked.tags) for asked in self.judge()]
+        self.shards(self.next_round())
+        return repaired
+
+    def next_round(self) -> list[dg.RunRequest]:
+        """The sensor of the agents' shards, once."""
+        sensor = self.definitions.resolve_sensor_def("agent_rounds_sensor")
+        with (
+            dg.build_sensor_context(
+                instance=self.instance,
+                definitions=self.definitions,
+                resources={"services": self.services},
+            ) as context,
+            # The daemon's own context has it already.
+            partition_loading_context(dynamic_partitions_store=self.instance),
+        ):
+            return list(sensor.evaluate_tick(context).run_requests or [])
+
+    def shards(self, requests: Iterable[dg.RunRequest]) -> None:
+        """The runs of one round of the agents' shards."""
+        job = self.definitions.resolve_job_def(PROBE_AGENTS)
+        for request in requests:
+            done = job.execute_in_process(
+                run_config=request.run_config,
+                partition_key=request.partition_key,
+                instance=self.instance,
+                raise_on_error=False,
+            )
+            assert done.success
 
     def by_hand(self, *repairs: tuple[int, str], live: bool = True) -> dg.ExecuteInProcessResult:
         """A repair as the operator asks for it."""

@@ -2,14 +2,17 @@
 
 import dagster as dg
 
+from zlh_dagster.assets.agent_shards import agent_shards
 from zlh_dagster.assets.drift import drift
 from zlh_dagster.assets.tick import tick
 from zlh_dagster.checks.in_step import drift_in_step
+from zlh_dagster.jobs.agent_shards import probe_agents
 from zlh_dagster.jobs.digest import digest, digest_every_morning
 from zlh_dagster.jobs.level1_repair import LEASE, lease_keeper, level1_repair
 from zlh_dagster.jobs.observe import observe, observe_every_minute
 from zlh_dagster.jobs.retention import retention, retention_every_hour
 from zlh_dagster.resources.services import Services
+from zlh_dagster.sensors.agent_rounds import agent_rounds_sensor
 from zlh_dagster.sensors.drift import drift_sensor
 from zlh_dagster.sensors.run_failure import run_failure_sensor
 
@@ -22,11 +25,11 @@ def build(services: Services) -> dg.Definitions:
             the definitions reads nothing.
     """
     return dg.Definitions(
-        assets=[tick, drift],
+        assets=[tick, agent_shards, drift],
         asset_checks=[drift_in_step],
-        jobs=[observe, level1_repair, digest, retention],
+        jobs=[observe, probe_agents, level1_repair, digest, retention],
         schedules=[observe_every_minute, digest_every_morning, retention_every_hour],
-        sensors=[drift_sensor, run_failure_sensor()],
+        sensors=[drift_sensor, agent_rounds_sensor, run_failure_sensor()],
         resources={
             "services": services,
             LEASE: lease_keeper,

@@ -102,16 +102,16 @@ def test_without_redis_nobody_is_known_to_lead(tmp_path):
 
 
 def test_an_identity_is_made_once_and_kept(tmp_path):
-    first = deployment_id(tmp_path / "home")
+    first = deployment_id(tmp_path / "home", None)
     assert len(first) == 32
-    assert deployment_id(tmp_path / "home") == first
-    assert deployment_id(tmp_path / "other") != first
+    assert deployment_id(tmp_path / "home", None) == first
+    assert deployment_id(tmp_path / "other", None) != first
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["deployment-id"]
 
 
 def test_processes_that_are_first_at_once_get_one_identity(tmp_path):
     with ThreadPoolExecutor(16) as pool:
-        made = set(pool.map(deployment_id, [tmp_path / "home"] * 64))
+        made = set(pool.map(lambda home: deployment_id(home, None), [tmp_path / "home"] * 64))
     assert len(made) == 1
     assert len(list((tmp_path / "home").iterdir())) == 1
 

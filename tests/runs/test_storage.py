@@ -1,16 +1,15 @@
-"""Dagster's own files, over connections that stay open."""
-
-import os
-import threading
-from pathlib import Path
+"""Which storage the settings choose, and PostgreSQL as Dagster's storage."""
 
 import dagster as dg
 import pytest
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+import sqlalchemy as sa
+from dagster_postgres import PostgresRunStorage
 
-from zlh_dagster.runs.storage import PooledSqliteStorage
+from tests.resources.databases import empty_database, postgresql
+from zlh_dagster.resources.settings import SettingsError
+from zlh_dagster.runs.sqlite import PooledRuns
 
-ROOT = Path(__file__).parents[2]
+PASSWORD = "planted-password-of-dagsters-database"
 
 
 @dg.op
@@ -23,87 +22,84 @@ def a_job() -> None:
     work()
 
 
-@dg.asset
-def an_asset() -> dg.MaterializeResult:
-    return dg.MaterializeResult(metadata={"n": 1})
+@pytest.fixture(scope="module")
+def server():
+    with postgresql() as url:
+        yield url
 
 
 @pytest.fixture
-def home(platform, monkeypatch):
-    for name, value in platform.environment().items():
-        monkeypatch.setenv(name, value)
-    platform.home.mkdir()
-    (platform.home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
-    return platform.home
+def home(platform, monkeypatch, shipped_yaml):
+    def configure(**overrides):
+        for name, value in platform.environment(**overrides).items():
+            monkeypatch.setenv(name, value)
+        platform.home.mkdir(exist_ok=True)
+        (platform.home / "dagster.yaml").write_text(shipped_yaml)
+        return platform.home
+
+    return configure
 
 
-def test_what_one_process_writes_another_reads_with_either_class(home):
-    """Going back to Dagster's own class, or coming from it, loses nothing."""
-    with dg.DagsterInstance.get() as ours:
-        assert "Pooled" in type(ours.event_log_storage).__name__
-        first = a_job.execute_in_process(instance=ours)
-        dg.materialize([an_asset], instance=ours)
-        assert ours.get_latest_materialization_event(dg.AssetKey("an_asset")) is not None
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}")
-    with dg.DagsterInstance.get() as plain:
-        assert "Pooled" not in type(plain.event_log_storage).__name__
-        assert len(plain.all_logs(first.run_id)) > 5
-        second = a_job.execute_in_process(instance=plain)
-    (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
-    with dg.DagsterInstance.get() as ours:
-        assert [run.run_id for run in ours.get_runs(dg.RunsFilter(job_name="a_job"))] == [
-            second.run_id,
-            first.run_id,
-        ]
-        assert len(ours.all_logs(second.run_id)) == len(ours.all_logs(first.run_id))
+def shared(url: str) -> dict[str, str]:
+    return {"ZLH_DAGSTER_DATABASE_URL": url, "ZLH_DEPLOYMENT": "tests"}
 
 
-def test_a_reader_sees_at_once_what_was_written_elsewhere(home):
-    """No connection holds on to an old view of the file."""
-    with dg.DagsterInstance.get() as one, dg.DagsterInstance.get() as other:
-        assert other.get_runs() == []
-        run = one.create_run_for_job(a_job)
-        assert [r.run_id for r in other.get_runs()] == [run.run_id]
-        one.add_run_tags(run.run_id, {"a": "1"})
-        assert other.get_run_by_id(run.run_id).tags["a"] == "1"
-        other.delete_run(run.run_id)
-        assert one.get_runs() == []
-
-
-def test_several_threads_and_processes_write_at_once(home):
-    """As the daemon's do: none waits for another for ever, and nothing is lost."""
-
-    def write(instance: dg.DagsterInstance) -> None:
-        for _ in range(10):
-            run = instance.create_run_for_job(a_job)
-            instance.report_engine_event("said", run)
-
-    with dg.DagsterInstance.get() as one, dg.DagsterInstance.get() as other:
-        threads = [threading.Thread(target=write, args=(i,)) for i in (one, one, other, other)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        assert len(one.get_runs()) == 40
-        assert all(len(one.all_logs(run.run_id)) == 1 for run in other.get_runs())
-
-
-def test_open_files_do_not_grow_with_the_runs(home):
-    def open_files() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
+def test_runs_are_in_sqlite_below_the_home_unless_said_otherwise(home):
+    where = home()
     with dg.DagsterInstance.get() as instance:
+        assert isinstance(instance.run_storage, PooledRuns)
         a_job.execute_in_process(instance=instance)
-        before = open_files()
-        for _ in range(12):
+    assert (where / "history" / "runs.db").exists()
+
+
+def test_runs_are_in_postgresql_when_it_is_named(home, server):
+    with empty_database(server) as url:
+        where = home(**shared(url))
+        with dg.DagsterInstance.get() as one, dg.DagsterInstance.get() as other:
+            assert isinstance(one.run_storage, PostgresRunStorage)
+            run = a_job.execute_in_process(instance=one)
+            assert [r.run_id for r in other.get_runs()] == [run.run_id]
+            said = [e.message for e in other.all_logs(run.run_id)]
+            assert any("worked" in text for text in said)
+            other.delete_run(run.run_id)
+            assert one.get_runs() == []
+        assert not (where / "history").exists()
+
+
+def test_a_run_opens_no_connection_for_each_statement(home, server):
+    with empty_database(server) as url:
+        home(**shared(url))
+        opened = []
+        with dg.DagsterInstance.get() as instance:
+            for part in (instance.run_storage, instance.event_log_storage):
+                sa.event.listen(part._engine, "connect", lambda *_: opened.append(1))
+            for _ in range(3):
+                a_job.execute_in_process(instance=instance)
+        assert 1 <= len(opened) <= 4
+
+
+def test_its_password_stands_in_no_file(home, server):
+    """The server asks for none, so that any may be given."""
+    with empty_database(server) as url:
+        given = sa.make_url(url).set(password=PASSWORD).render_as_string(hide_password=False)
+        where = home(**shared(given))
+        with dg.DagsterInstance.get() as instance:
             a_job.execute_in_process(instance=instance)
-        assert open_files() <= before + 3
-    after = open_files()
-    assert after < before
+            assert PASSWORD not in str(instance.get_ref())
+        for path in where.rglob("*"):
+            assert path.is_dir() or PASSWORD.encode() not in path.read_bytes()
 
 
-def test_a_directory_is_all_that_it_is_configured_with(tmp_path):
-    storage = PooledSqliteStorage.from_local(str(tmp_path))
-    assert isinstance(storage, DagsterSqliteStorage)
-    storage.dispose()
-    assert {path.name for path in tmp_path.iterdir()} == {"history", "schedules"}
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (shared("mysql://root@localhost/dagster"), "ZLH_DAGSTER_DATABASE_URL"),
+        (shared("postgresql:/oops"), "ZLH_DAGSTER_DATABASE_URL"),
+        ({"ZLH_DAGSTER_DATABASE_URL": "postgresql://h/d"}, "ZLH_DEPLOYMENT: is needed"),
+        ({"ZLH_DEPLOYMENT": "Not a name"}, "ZLH_DEPLOYMENT"),
+        ({"ZLH_SNAPSHOT_URL": "nowhere://bucket/x"}, "ZLH_SNAPSHOT_URL"),
+    ],
+)
+def test_what_cannot_be_is_named(platform, overrides, named):
+    with pytest.raises(SettingsError, match=named):
+        platform.settings(**overrides)

@@ -92,8 +92,9 @@ TICK_ASSETS = (
         {"http"},
         "Whether the agent in each container answers.",
         "Asked all at once with a bounded number of connections; an address outside the allowed"
-        " networks is never called.",
-        deps=(PAYLOADS,),
+        " networks is never called. Above `ZLH_AGENT_SHARD_SIZE` these are the answers of"
+        " `agent_shards`.",
+        deps=(PAYLOADS, "agent_shards"),
     ),
     _spec(
         OPERATIONS,

@@ -1,7 +1,7 @@
 """The job `retention`: every hour, what is old goes, and the figures of the day are kept."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -12,6 +12,7 @@ import dagster as dg
 from zlh_dagster.assets.drift import DRIFT
 from zlh_dagster.core.launch import RETENTION_RUN_FAILED
 from zlh_dagster.core.retention import KEPT
+from zlh_dagster.jobs.agent_shards import PROBE_AGENTS
 from zlh_dagster.jobs.digest import DIGEST
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR
 from zlh_dagster.jobs.observe import OBSERVE, UNFINISHED
@@ -20,13 +21,17 @@ from zlh_dagster.resources.compaction import compact
 from zlh_dagster.resources.history import fold
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
+from zlh_dagster.resources.snapshots import SnapshotStore
 
 RETENTION = "retention"
 MAX_RUNTIME_SECONDS = 300
 WORK_SECONDS = 10.0
 """Deleting stops after that; the rest is deleted an hour later."""
 
-ROUTINE = (OBSERVE, DIGEST, RETENTION)
+ROUTINE = (OBSERVE, PROBE_AGENTS, DIGEST, RETENTION)
+KEPT_ROUNDS = timedelta(hours=1)
+"""How long answers of agents that were asked in shards are kept; a tick keeps its own copy."""
+
 _TOGETHER = 50
 
 
@@ -69,6 +74,11 @@ def retain(
     def snapshots() -> int:
         return _delete_snapshots(store, services, done, limit=limit, seconds=seconds)
 
+    def rounds() -> int:
+        old = now - KEPT_ROUNDS
+        written = services.agent_rounds.ticks()
+        return _delete_ticks(services.agent_rounds, done, written, older=old, seconds=seconds)
+
     def figures() -> int:
         try:
             return fold(services, now=now)
@@ -85,6 +95,7 @@ def retain(
     _try(done, "runs", runs)
     _try(done, "files", store.delete_files_without_run)
     _try(done, "snapshots", snapshots)
+    _try(done, "agent_rounds", rounds)
     _try(done, "daily_figures", figures)
     _try(done, "bytes_given_back", compaction)
     return done
@@ -121,16 +132,28 @@ def _delete_snapshots(
     store: RunStore, services: Services, done: Done, *, limit: datetime, seconds: float
 ) -> int:
     """Deletes the snapshots of runs that are gone, and those that never had one, when old."""
-    deadline = time.monotonic() + seconds
-    deleted = 0
     # Snapshots before runs: the run of whatever is listed here was made before it.
     written = services.snapshots.ticks()
     runs = store.all_runs()
+    unclaimed = {tick: last for tick, last in written.items() if tick not in runs}
+    return _delete_ticks(services.snapshots, done, unclaimed, older=limit, seconds=seconds)
+
+
+def _delete_ticks(
+    snapshots: SnapshotStore,
+    done: Done,
+    written: Mapping[str, datetime],
+    *,
+    older: datetime,
+    seconds: float,
+) -> int:
+    deadline = time.monotonic() + seconds
+    deleted = 0
     for tick, last in written.items():
-        if tick in runs or last >= limit or time.monotonic() > deadline:
+        if last >= older or time.monotonic() > deadline:
             continue
         try:
-            services.snapshots.delete(tick)
+            snapshots.delete(tick)
             deleted += 1
         except OSError as error:
             done.problems.append(f"snapshots of {tick}: {error}")

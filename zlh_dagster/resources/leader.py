@@ -59,15 +59,23 @@ class Leadership:
 
     Args:
         client: Redis.
-        home: State directory; holds this deployment's identity.
+        home: State directory; holds this deployment's identity, unless it was given one.
+        deployment: Its name, where the operator gave it one: all its machines have the same.
         seconds: Time to live of the lead; kept alive by every look of the sensor.
         mode: Whether this deployment writes, for ``zlh status``.
     """
 
     def __init__(
-        self, client: "redis.Redis", *, home: Path, seconds: float, mode: str = "unknown"
+        self,
+        client: "redis.Redis",
+        *,
+        home: Path,
+        seconds: float,
+        mode: str = "unknown",
+        deployment: str | None = None,
     ) -> None:
         self._mode = mode
+        self._deployment = deployment
         self._client = client
         self._home = home
         self._seconds = seconds
@@ -78,8 +86,9 @@ class Leadership:
         Raises:
             RedisUnavailable: If Redis does not answer.
         """
-        identity = deployment_id(self._home)
-        name = f"{socket.gethostname()} ({self._home})"
+        identity = deployment_id(self._home, self._deployment)
+        where = self._deployment or self._home
+        name = f"{socket.gethostname()} ({where})"
         value = json.dumps({"id": identity, "name": name, "since": time.time(), "mode": self._mode})
         held = self._eval(_TAKE, identity, value, str(int(self._seconds * 1000)))
         return None if held is None else _read(held)
@@ -90,7 +99,7 @@ class Leadership:
         Raises:
             RedisUnavailable: If Redis does not answer.
         """
-        self._eval(_RELEASE, deployment_id(self._home))
+        self._eval(_RELEASE, deployment_id(self._home, self._deployment))
 
     def current(self) -> Leader | None:
         """Who leads now, or ``None``.
@@ -111,8 +120,10 @@ class Leadership:
             raise _unavailable(error) from error
 
 
-def deployment_id(home: Path) -> str:
-    """This deployment's identity, made once and kept in its state directory."""
+def deployment_id(home: Path, given: str | None) -> str:
+    """This deployment's identity: its given name, or one made once and kept below ``home``."""
+    if given is not None:
+        return given
     path = home / _IDENTITY
     try:
         kept = path.read_text().strip()

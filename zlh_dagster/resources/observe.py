@@ -21,6 +21,7 @@ from zlh_dagster.resources.http import EdgeError, RateLimited
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import SettingsError
+from zlh_dagster.resources.shards import Shard, merge, shards_for, to_ask
 
 DESIRED_EDGE = "desired_edge"
 _log = logging.getLogger(__name__)
@@ -102,18 +103,30 @@ def observe_agents(services: Services, payloads: Snapshot) -> Snapshot:
     if not settings.proxmox_on:
         reason = "without Proxmox nothing follows from an agent that is silent"
         return _off(AGENTS, payloads.tick, nothing, reason)
-    rows = payloads.rows[payloads.rows["lifecycle"].isin(["active", "suspended"])]
+    rows = to_ask(payloads.rows)
+    if shards_for(len(rows), settings.zlh_agent_shard_size):
+        return merge(services.agent_rounds, payloads.tick, now=_now())
+    return _ask(services, AGENTS, payloads.tick, rows)
+
+
+def observe_shard(services: Services, payloads: Snapshot, shard: Shard) -> Snapshot:
+    """The same for one of several parts of the agents."""
+    return _ask(services, shard.name, payloads.tick, shard.part(to_ask(payloads.rows)))
+
+
+def _ask(services: Services, source: str, tick: str, rows: pd.DataFrame) -> Snapshot:
+    settings = services.settings
     suspended = set(rows.loc[rows["billingStatus"] == "suspended", "vmid"])
     return _timed(
-        AGENTS,
-        payloads.tick,
+        source,
+        tick,
         lambda: probe(
             list(zip(rows["vmid"], rows["ip"], strict=True)),
             port=settings.zlh_agent_port,
             networks=settings.agent_networks,
             with_state=suspended,
         ),
-        nothing,
+        agents_frame([]),
         requests=len(rows),
     )
 

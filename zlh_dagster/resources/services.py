@@ -139,13 +139,19 @@ class Services:
         return Leadership(
             self.redis,
             home=self.settings.home,
+            deployment=self.settings.zlh_deployment,
             seconds=self.settings.zlh_lease_seconds,
             mode=self.settings.zlh_repair_mode,
         )
 
     @cached_property
     def snapshots(self) -> SnapshotStore:
-        return SnapshotStore(str(self.settings.home / "snapshots"))
+        return SnapshotStore(self.settings.snapshot_url)
+
+    @cached_property
+    def agent_rounds(self) -> SnapshotStore:
+        """Answers of agents that are asked in shards, a folder for each round."""
+        return SnapshotStore(f"{self.settings.snapshot_url}/agents")
 
     @cached_property
     def redactor(self) -> Redactor:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import sqlalchemy as sa
+from fsspec import available_protocols
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.exc import ArgumentError
@@ -29,6 +30,7 @@ _SOCKET_PATH_LIMIT = 100
 _ZONE = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 )
+_DEPLOYMENT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _HEADER_VALUE = re.compile(r"[!-~]+")
 _DRIVERS = {
     "postgres://": "postgresql+psycopg2://",
@@ -56,6 +58,9 @@ class Settings(BaseSettings):
     zlh_database_url: SecretStr | None = None
     zlh_redis_url: SecretStr | None = None
     zlh_bullmq_prefix: str = "bull"
+    zlh_dagster_database_url: SecretStr | None = None
+    zlh_deployment: str | None = None
+    zlh_snapshot_url: SecretStr | None = None
 
     zlh_zone: str | None = None
     cloudflare_api_token: SecretStr | None = None
@@ -79,6 +84,7 @@ class Settings(BaseSettings):
     zlh_web_port: int = Field(default=3000, ge=1, le=65535)
     zlh_run_launcher: Literal["celery", "default"] = "celery"
     zlh_agent_port: int = Field(default=18888, ge=1, le=65535)
+    zlh_agent_shard_size: int = Field(default=10_000, ge=1)
     zlh_agent_networks: Annotated[tuple[str, ...], NoDecode] = (
         "10.0.0.0/8",
         "172.16.0.0/12",
@@ -170,6 +176,38 @@ class Settings(BaseSettings):
             raise ValueError("must be a URL that begins with redis://, rediss:// or unix://")
         return SecretStr(url)
 
+    @field_validator("zlh_dagster_database_url")
+    @classmethod
+    def _dagster_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        url = _with_driver(value.get_secret_value().strip())
+        try:
+            backend = sa.make_url(url).get_backend_name()
+        except ArgumentError:
+            backend = ""
+        if backend != "postgresql":
+            raise ValueError("must be a URL that begins with postgresql://; unset it for SQLite")
+        return SecretStr(url)
+
+    @field_validator("zlh_deployment")
+    @classmethod
+    def _deployment(cls, value: str | None) -> str | None:
+        if value is not None and not _DEPLOYMENT.fullmatch(value):
+            raise ValueError("must be up to 40 of a-z, 0-9 and -, as in zlh-main")
+        return value
+
+    @field_validator("zlh_snapshot_url")
+    @classmethod
+    def _snapshot_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        url = value.get_secret_value().strip().rstrip("/")
+        protocol = url.partition("://")[0] if "://" in url else "file"
+        if protocol not in available_protocols():
+            raise ValueError(f"{protocol}:// is no file system that fsspec knows")
+        return SecretStr(url)
+
     @field_validator("cloudflare_api_token", "technitium_api_token", "proxmox_token_secret")
     @classmethod
     def _token(cls, value: SecretStr | None) -> SecretStr | None:
@@ -223,6 +261,11 @@ class Settings(BaseSettings):
             if given and len(given) < len(group):
                 absent = next(name for name in group if getattr(self, name) is None)
                 raise ValueError(f"{absent.upper()}: is needed because {given[0].upper()} is set")
+        if self.zlh_dagster_database_url is not None and self.zlh_deployment is None:
+            raise ValueError(
+                "ZLH_DEPLOYMENT: is needed because ZLH_DAGSTER_DATABASE_URL is set; all machines"
+                " of one deployment have the same"
+            )
         for needed, surface, on in (
             ("zlh_zone", "Cloudflare", self.cloudflare_on),
             ("zlh_zone", "Technitium", self.technitium_on),
@@ -271,6 +314,19 @@ class Settings(BaseSettings):
         if self.zlh_database_url is None:
             return f"sqlite:///{self.home / 'platform.db'}"
         return _with_driver(self.zlh_database_url.get_secret_value())
+
+    @property
+    def dagster_database_url(self) -> str | None:
+        """SQLAlchemy URL of Dagster's own storage, or ``None`` while that is SQLite."""
+        url = self.zlh_dagster_database_url
+        return None if url is None else url.get_secret_value()
+
+    @property
+    def snapshot_url(self) -> str:
+        """Where snapshots are, as fsspec takes it."""
+        if self.zlh_snapshot_url is None:
+            return str(self.home / "snapshots")
+        return self.zlh_snapshot_url.get_secret_value()
 
     def socket(self, name: str) -> Path:
         """Path of a Unix socket of this deployment, the same for all of its processes."""
@@ -332,7 +388,12 @@ class Settings(BaseSettings):
         if self.zpack_secret is not None:
             # What travels is its digest, which opens the bridge just as well.
             values.append(sha256(self.zpack_secret.get_secret_value().encode()).hexdigest())
-        for url in (self.zlh_database_url, self.zlh_redis_url):
+        for url in (
+            self.zlh_database_url,
+            self.zlh_redis_url,
+            self.zlh_dagster_database_url,
+            self.zlh_snapshot_url,
+        ):
             password = urlsplit(url.get_secret_value()).password if url is not None else None
             if password:
                 values += [password, unquote(password)]

@@ -113,6 +113,15 @@ class SnapshotStore:
             newest[tick] = max(written, newest.get(tick, written))
         return newest
 
+    def sources(self, tick: str) -> list[str]:
+        """The sources that have a snapshot of a tick."""
+        names = [posixpath.split(name) for name in self._files() if name.endswith(".parquet")]
+        return [
+            file.removesuffix(".parquet")
+            for folder, file in names
+            if posixpath.basename(folder) == tick
+        ]
+
     def delete(self, tick: str) -> None:
         """Deletes all files of a tick.
 
@@ -126,7 +135,13 @@ class SnapshotStore:
             found: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)
         except OSError:
             return {}
-        return found
+        root = self._root.rstrip("/")
+        # What lies deeper is another store's.
+        return {
+            name: info
+            for name, info in found.items()
+            if posixpath.dirname(posixpath.dirname(name)) == root
+        }
 
 
 def _written(info: dict[str, Any]) -> Any:

@@ -48,10 +48,11 @@ def broker_url(url: str) -> str:
 
 def celery_config(settings: Settings) -> dict[str, Any]:
     """What both ends of the queue are configured with."""
+    deployment = deployment_id(settings.home, settings.zlh_deployment)
     return {
         "broker_use_ssl": _ssl(settings.redis_url),
         "broker_transport_options": {
-            "global_keyprefix": f"{KEY_PREFIX}:{deployment_id(settings.home)}:",
+            "global_keyprefix": f"{KEY_PREFIX}:{deployment}:",
             "socket_timeout": _SOCKET_SECONDS,
             "socket_connect_timeout": _SOCKET_SECONDS,
             "socket_keepalive": True,

@@ -26,8 +26,9 @@ from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
 from zlh_dagster.resources.redis import connect
 from zlh_dagster.resources.settings import Settings, load_settings
+from zlh_dagster.runs.alive import locks_of
 from zlh_dagster.runs.broker import TASK_EXECUTE_RUN, broker_url, celery_config
-from zlh_dagster.runs.locks import WORKER, Locks
+from zlh_dagster.runs.locks import WORKER
 
 TERMINATE_SECONDS = 10.0
 """Between asking a run to end and ending its process; a write gives up before that."""
@@ -49,7 +50,7 @@ class WarmRunLauncher(CeleryRunLauncher):
             inst_data=inst_data,
         )
         self._redis_url = settings.redis_url
-        self._locks = Locks(settings.home)
+        self._locks = locks_of(settings)
         self._cold = DefaultRunLauncher()
 
     @classmethod
@@ -109,7 +110,8 @@ class WarmRunLauncher(CeleryRunLauncher):
         self._instance.report_run_canceling(run)
         pid = self._locks.holder(run_id)
         if pid is None:
-            return False
+            # On another machine: its worker looks whether the run is to end.
+            return bool(self._locks.held(run_id))
         os.kill(pid, signal.SIGTERM)
         give_up = time.monotonic() + TERMINATE_SECONDS
         while self._locks.held(run_id):

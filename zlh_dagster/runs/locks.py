@@ -11,14 +11,29 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 WORKER = "worker"
-_PATIENCE = 0.5
+PATIENCE = 0.5
+"""Seconds that those who want a lock wait for those who only look whether it is held."""
 
 
 class Held(Exception):
     """Somebody else holds the lock."""
+
+
+class RunLocks(Protocol):
+    """Locks that end with the process that holds them."""
+
+    def hold(
+        self, name: str, *, patience: float = PATIENCE
+    ) -> contextlib.AbstractContextManager[None]: ...
+
+    def held(self, name: str) -> bool: ...
+
+    def holder(self, name: str) -> int | None: ...
+
+    def sweep(self) -> None: ...
 
 
 class Locks:
@@ -32,15 +47,19 @@ class Locks:
         self._folder = home / "locks"
 
     @contextlib.contextmanager
-    def hold(self, name: str) -> Iterator[None]:
+    def hold(self, name: str, *, patience: float = PATIENCE) -> Iterator[None]:
         """Holds a lock; its file names the holder meanwhile.
 
+        Args:
+            name: Of the lock.
+            patience: How long to wait for it, in seconds.
+
         Raises:
-            Held: If somebody holds it already.
+            Held: If somebody else holds it.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._path(name)
-        with _exclusively(path) as file:
+        with _exclusively(path, patience) as file:
             file.truncate(0)
             file.write(f"{os.getpid()} {socket.gethostname()}")
             file.flush()
@@ -78,9 +97,9 @@ class Locks:
 
 
 @contextlib.contextmanager
-def _exclusively(path: Path) -> Iterator[IO[str]]:
-    """The file, locked; waits a moment for those who only look whether it is."""
-    give_up = time.monotonic() + _PATIENCE
+def _exclusively(path: Path, patience: float) -> Iterator[IO[str]]:
+    """The file, locked."""
+    give_up = time.monotonic() + patience
     while True:
         with path.open("a+") as file:
             if _locked(file, fcntl.LOCK_EX):

@@ -1,129 +1,58 @@
-"""Dagster's SQLite storage with connections that stay open.
+"""Where Dagster keeps its runs: SQLite below `$DAGSTER_HOME`, or a PostgreSQL that machines share.
 
-Dagster builds a new engine and opens a new file for every single statement: each event compiles
-its SQL again, and each close writes the file's log back to disk. That was most of a tick's
-processor time. Here engines are kept, and so are the connections to the three files that all
-processes share. A run's own file is still closed each time, for the web UI watches it change.
-
-Nothing else differs: the files are those of Dagster's own class, and either can read the other's.
+Dagster loads this class from dagster.yaml, where nothing but its name stands. The settings decide
+at run time, so that no address and no password is in that file.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Mapping
+from typing import Any
 
-import sqlalchemy as sa
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
-    INDEX_SHARD_NAME,
-    SqliteEventLogStorage,
-)
-from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
-from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, SqliteStorageConfig
-from dagster._serdes import ConfigurableClassData
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool, QueuePool
-from typing_extensions import Self
+from dagster._core.storage.base_storage import DagsterStorage
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster_postgres.storage import DagsterPostgresStorage
 
-BUSY_SECONDS = 30.0
-"""How long a statement waits for another process that writes."""
+from zlh_dagster.resources.settings import Settings, load_settings
+from zlh_dagster.runs.sqlite import PooledSqliteStorage
 
-_SHARDS_KEPT = 8
+STATEMENT_MILLISECONDS = 30_000
+_RECYCLE_SECONDS = 300
+_MORE_CONNECTIONS = 4
 
 
-class PooledEventLog(SqliteEventLogStorage):
-    """The event log: one file for each run, and the index that all share."""
+class ChosenStorage(DagsterStorage, ConfigurableClass):
+    """Never built itself: stands for the storage that the settings ask for."""
 
-    @cached_property
-    def _engines(self) -> dict[str, sa.Engine]:
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
         return {}
-
-    @contextmanager
-    def _connect(self, shard: str) -> Iterator[sa.Connection]:
-        with self._db_lock:
-            engine = self._engine(shard)
-            if shard not in self._initialized_dbs:
-                self._initdb(engine)
-                self._initialized_dbs.add(shard)
-            with engine.connect() as connection, connection.begin():
-                yield connection
-
-    def _engine(self, shard: str) -> sa.Engine:
-        engine = self._engines.pop(shard, None)
-        if engine is None:
-            pool = QueuePool if shard == INDEX_SHARD_NAME else NullPool
-            engine = _open(self.conn_string_for_shard(shard), pool)
-        self._engines[shard] = engine  # the newest is the last
-        runs = [name for name in self._engines if name != INDEX_SHARD_NAME]
-        for name in runs[:-_SHARDS_KEPT]:
-            del self._engines[name]
-        return engine
-
-    def dispose(self) -> None:
-        super().dispose()
-        for engine in self._engines.values():
-            engine.dispose()
-
-
-class PooledRuns(SqliteRunStorage):
-    """The runs."""
-
-    @cached_property
-    def _engine(self) -> sa.Engine:
-        return _open(self._conn_string, QueuePool)
-
-    @contextmanager
-    def connect(self) -> Iterator[sa.Connection]:
-        with self._engine.connect() as connection, connection.begin():
-            yield connection
-
-    def dispose(self) -> None:
-        super().dispose()
-        self._engine.dispose()
-
-
-class PooledSchedules(SqliteScheduleStorage):
-    """The ticks of schedules and sensors."""
-
-    @cached_property
-    def _engine(self) -> sa.Engine:
-        return _open(self._conn_string, QueuePool)
-
-    @contextmanager
-    def connect(self) -> Iterator[sa.Connection]:
-        with self._engine.connect() as connection, connection.begin():
-            yield connection
-
-    def dispose(self) -> None:
-        super().dispose()
-        self._engine.dispose()
-
-
-class PooledSqliteStorage(DagsterSqliteStorage):
-    """All three, below one directory."""
-
-    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__(base_dir, inst_data)
-        # The parent has opened the same files and keeps nothing open.
-        self._run_storage = PooledRuns(self._run_storage._conn_string)
-        self._event_log_storage = PooledEventLog(self._event_log_storage._base_dir)
-        self._schedule_storage = PooledSchedules(self._schedule_storage._conn_string)
 
     @classmethod
     def from_config_value(  # type: ignore[override]
-        cls, inst_data: ConfigurableClassData, config_value: SqliteStorageConfig
-    ) -> Self:
-        return cls.from_local(inst_data=inst_data, **config_value)
+        cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]
+    ) -> DagsterStorage:
+        """The storage of this deployment.
+
+        Raises:
+            SettingsError: If a setting is missing or malformed.
+        """
+        return open_storage(load_settings(), inst_data)
 
 
-def _open(url: str, pool: type[Pool]) -> sa.Engine:
-    engine = sa.create_engine(url, poolclass=pool, connect_args={"timeout": BUSY_SECONDS})
-    sa.event.listen(engine, "connect", _in_step_with_the_log)
-    return engine
+def open_storage(
+    settings: Settings, inst_data: ConfigurableClassData | None = None
+) -> DagsterStorage:
+    """Opens the storage; tables that are not there yet are made.
 
-
-def _in_step_with_the_log(connection: sa.PoolProxiedConnection, entry: ConnectionPoolEntry) -> None:
-    """Waits for the disk at checkpoints only: safe but for the last moments of a power cut.
-
-    What must survive those, the ledger of repairs, is in the platform database.
+    Args:
+        settings: Whether ``ZLH_DAGSTER_DATABASE_URL`` is set decides.
+        inst_data: Dagster's note of where the class was named.
     """
-    connection.execute("PRAGMA synchronous=NORMAL")
+    url = settings.dagster_database_url
+    if url is None:
+        return PooledSqliteStorage(str(settings.home), inst_data)
+    storage = DagsterPostgresStorage(url, inst_data=inst_data)
+    # Dagster opens a connection for each statement unless it is told that somebody waits; a run's
+    # sixty events need sixty of them then.
+    for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
+        part.optimize_for_webserver(STATEMENT_MILLISECONDS, _RECYCLE_SECONDS, _MORE_CONNECTIONS)
+    return storage

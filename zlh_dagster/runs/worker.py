@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from functools import cache
@@ -22,14 +23,16 @@ from celery.apps.worker import Worker
 from celery.platforms import SecurityWarning
 from celery.signals import worker_process_init
 from celery.worker import state
-from dagster import DagsterEvent, DagsterInstance, in_process_executor, job
+from dagster import DagsterEvent, DagsterInstance, DagsterRunStatus, in_process_executor, job
 from dagster._cli.api import _execute_run_command_body
 from dagster_celery.make_app import make_app
 
 from zlh_dagster.definitions import defs
 from zlh_dagster.resources.settings import Settings, load_settings
+from zlh_dagster.runs.alive import locks_of
 from zlh_dagster.runs.broker import PROCESSES, TASK_EXECUTE_RUN, broker_url, celery_config
-from zlh_dagster.runs.locks import WORKER, Held, Locks
+from zlh_dagster.runs.launcher import TERMINATE_SECONDS
+from zlh_dagster.runs.locks import WORKER, Held, RunLocks
 
 _IMPORTED_LATE = (
     "fsspec.implementations.local",
@@ -38,6 +41,7 @@ _IMPORTED_LATE = (
     "upath",
     "zlh_dagster.runs.storage",
 )
+_LOOK_SECONDS = 2.0
 _SILENTLY = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _log = logging.getLogger(__name__)
 
@@ -52,7 +56,7 @@ class QuietWorker(Worker):  # type: ignore[misc]
 def main() -> int:
     """Serves until SIGTERM; returns the exit status."""
     settings = load_settings()
-    locks = Locks(settings.home)
+    locks = locks_of(settings)
     locks.sweep()
     app = worker_app(settings, locks)
     # Celery warns whoever is root; what it warns of is pickle, which is not accepted here.
@@ -74,17 +78,20 @@ def main() -> int:
     return int(worker.exitcode or 0)
 
 
-def worker_app(settings: Settings, locks: Locks) -> Celery:
+def worker_app(settings: Settings, locks: RunLocks) -> Celery:
     """The worker's end of the queue, with the one task that it knows."""
     app = make_app(  # type: ignore[no-untyped-call]
         {"broker": broker_url(settings.redis_url), "config_source": celery_config(settings)}
     )
 
+    # On the launcher's own machine it sends the signal itself.
+    ending = _ended_on_request if settings.dagster_database_url else contextlib.nullcontext
+
     @app.task(name=TASK_EXECUTE_RUN, shared=False)  # type: ignore[untyped-decorator]
     def execute_run(run_id: str) -> None:
         try:
             # The lock tells who lives, and keeps the same run from being executed twice.
-            with locks.hold(run_id), _signals_kept():
+            with locks.hold(run_id), _signals_kept(), ending(run_id):
                 _execute_run_command_body(
                     run_id, _instance(), write_stream_fn=_nowhere, set_exit_code_on_failure=False
                 )
@@ -131,6 +138,33 @@ def _signals_kept() -> Iterator[None]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _ended_on_request(run_id: str) -> Iterator[None]:
+    """Ends this process's run when Dagster's storage says that it is to end."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_LOOK_SECONDS):
+            try:
+                run = _instance().get_run_by_id(run_id)
+            except Exception as error:  # noqa: BLE001 - looks again; the run itself goes on
+                _log.warning("whether %s is to end is not known: %s", run_id, type(error).__name__)
+                continue
+            if run is None or run.status is DagsterRunStatus.CANCELING:
+                os.kill(os.getpid(), signal.SIGTERM)
+                if not over.wait(TERMINATE_SECONDS):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return
+
+    thread = threading.Thread(target=look, name="end", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _nowhere(event: DagsterEvent) -> None:

@@ -1,0 +1,97 @@
+"""Locks in a database end with the connection that holds them, however it ends."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.resources.databases import empty_database, postgresql
+from zlh_dagster.runs import shared_locks
+from zlh_dagster.runs.locks import WORKER, Held
+from zlh_dagster.runs.shared_locks import SharedLocks
+
+HOLDS = """
+import sys, time
+from zlh_dagster.runs.shared_locks import SharedLocks
+with SharedLocks(sys.argv[1], "d").hold(sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def url():
+    with postgresql() as server, empty_database(server) as made:
+        yield made
+
+
+@pytest.fixture
+def elsewhere(url):
+    """Another process that holds a lock of one's choice."""
+    started = []
+
+    def hold(name):
+        command = [sys.executable, "-c", HOLDS, url, name]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        started.append(process)
+        assert process.stdout.readline() == b"held\n"
+        return process
+
+    yield hold
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_lock_is_free_held_and_free_again(url):
+    locks = SharedLocks(url, "d")
+    assert not locks.held("a")
+    with locks.hold("a"):
+        assert locks.held("a")
+        assert locks.holder("a") == os.getpid()
+        assert not locks.held("b")
+    assert not locks.held("a")
+    assert locks.holder("a") is None
+
+
+def test_only_one_holds_a_run_and_any_number_the_workers(url, elsewhere):
+    locks = SharedLocks(url, "d")
+    holder = elsewhere("run")
+    assert locks.holder("run") == holder.pid
+    with pytest.raises(Held), locks.hold("run", patience=0.2):
+        pass
+    elsewhere(WORKER)
+    with locks.hold(WORKER, patience=0):
+        assert locks.held(WORKER)
+    assert locks.held(WORKER)
+
+
+def test_a_killed_holder_holds_nothing(url, elsewhere):
+    locks = SharedLocks(url, "d")
+    holder = elsewhere("run")
+    holder.kill()
+    holder.wait()
+    with locks.hold("run", patience=10):
+        assert locks.holder("run") == os.getpid()
+
+
+def test_another_deployment_in_the_same_database_has_its_own(url):
+    with SharedLocks(url, "one").hold("a"):
+        assert not SharedLocks(url, "other").held("a")
+
+
+def test_a_process_of_another_machine_is_not_named(url, monkeypatch):
+    locks = SharedLocks(url, "d")
+    with locks.hold("a"):
+        monkeypatch.setattr(shared_locks.socket, "gethostname", lambda: "another-machine")
+        assert locks.held("a")
+        assert locks.holder("a") is None
+
+
+def test_a_long_host_name_is_still_its_own(url, monkeypatch):
+    monkeypatch.setattr(shared_locks.socket, "gethostname", lambda: "h" * 64)
+    locks = SharedLocks(url, "d")
+    with locks.hold("a"):
+        assert locks.holder("a") == os.getpid()

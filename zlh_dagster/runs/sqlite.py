@@ -1,0 +1,129 @@
+"""Dagster's SQLite storage with connections that stay open.
+
+Dagster builds a new engine and opens a new file for every single statement: each event compiles
+its SQL again, and each close writes the file's log back to disk. That was most of a tick's
+processor time. Here engines are kept, and so are the connections to the three files that all
+processes share. A run's own file is still closed each time, for the web UI watches it change.
+
+Nothing else differs: the files are those of Dagster's own class, and either can read the other's.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+import sqlalchemy as sa
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
+    INDEX_SHARD_NAME,
+    SqliteEventLogStorage,
+)
+from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
+from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, SqliteStorageConfig
+from dagster._serdes import ConfigurableClassData
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool, QueuePool
+from typing_extensions import Self
+
+BUSY_SECONDS = 30.0
+"""How long a statement waits for another process that writes."""
+
+_SHARDS_KEPT = 8
+
+
+class PooledEventLog(SqliteEventLogStorage):
+    """The event log: one file for each run, and the index that all share."""
+
+    @cached_property
+    def _engines(self) -> dict[str, sa.Engine]:
+        return {}
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[sa.Connection]:
+        with self._db_lock:
+            engine = self._engine(shard)
+            if shard not in self._initialized_dbs:
+                self._initdb(engine)
+                self._initialized_dbs.add(shard)
+            with engine.connect() as connection, connection.begin():
+                yield connection
+
+    def _engine(self, shard: str) -> sa.Engine:
+        engine = self._engines.pop(shard, None)
+        if engine is None:
+            pool = QueuePool if shard == INDEX_SHARD_NAME else NullPool
+            engine = _open(self.conn_string_for_shard(shard), pool)
+        self._engines[shard] = engine  # the newest is the last
+        runs = [name for name in self._engines if name != INDEX_SHARD_NAME]
+        for name in runs[:-_SHARDS_KEPT]:
+            del self._engines[name]
+        return engine
+
+    def dispose(self) -> None:
+        super().dispose()
+        for engine in self._engines.values():
+            engine.dispose()
+
+
+class PooledRuns(SqliteRunStorage):
+    """The runs."""
+
+    @cached_property
+    def _engine(self) -> sa.Engine:
+        return _open(self._conn_string, QueuePool)
+
+    @contextmanager
+    def connect(self) -> Iterator[sa.Connection]:
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    def dispose(self) -> None:
+        super().dispose()
+        self._engine.dispose()
+
+
+class PooledSchedules(SqliteScheduleStorage):
+    """The ticks of schedules and sensors."""
+
+    @cached_property
+    def _engine(self) -> sa.Engine:
+        return _open(self._conn_string, QueuePool)
+
+    @contextmanager
+    def connect(self) -> Iterator[sa.Connection]:
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    def dispose(self) -> None:
+        super().dispose()
+        self._engine.dispose()
+
+
+class PooledSqliteStorage(DagsterSqliteStorage):
+    """All three, below one directory."""
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(base_dir, inst_data)
+        # The parent has opened the same files and keeps nothing open.
+        self._run_storage = PooledRuns(self._run_storage._conn_string)
+        self._event_log_storage = PooledEventLog(self._event_log_storage._base_dir)
+        self._schedule_storage = PooledSchedules(self._schedule_storage._conn_string)
+
+    @classmethod
+    def from_config_value(  # type: ignore[override]
+        cls, inst_data: ConfigurableClassData, config_value: SqliteStorageConfig
+    ) -> Self:
+        return cls.from_local(inst_data=inst_data, **config_value)
+
+
+def _open(url: str, pool: type[Pool]) -> sa.Engine:
+    engine = sa.create_engine(url, poolclass=pool, connect_args={"timeout": BUSY_SECONDS})
+    sa.event.listen(engine, "connect", _in_step_with_the_log)
+    return engine
+
+
+def _in_step_with_the_log(connection: sa.PoolProxiedConnection, entry: ConnectionPoolEntry) -> None:
+    """Waits for the disk at checkpoints only: safe but for the last moments of a power cut.
+
+    What must survive those, the ledger of repairs, is in the platform database.
+    """
+    connection.execute("PRAGMA synchronous=NORMAL")
