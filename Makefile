@@ -33,7 +33,7 @@ definitions: $(VENV)/.dev
 	  DAGSTER_HOME=$$home $(BIN)/dagster definitions validate -w workspace.yaml; \
 	  status=$$?; rm -rf $$home; exit $$status
 
-# Two at a time, and beside them one after the other those of whole deployments, which mostly wait.
+# Three at a time on two cores, for the tests of whole deployments mostly wait.
 unit: $(VENV)/.dev
 ifdef ARGS
 	$(BIN)/pytest $(ARGS)

@@ -29,12 +29,14 @@ _STACK = Path(__file__).parent / "stack"
 _REDIS_SECONDS = 10
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """The tests of a module that starts whole deployments share them: one worker has them all."""
+    if item.path.is_relative_to(_STACK):
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of whole deployments come first, and one after the other: each is several processes."""
-    for item in items:
-        if item.path.is_relative_to(_STACK):
-            item.add_marker(pytest.mark.xdist_group("stack"))
+    """Tests of whole deployments, which mostly wait, come first."""
     items.sort(key=lambda item: not item.path.is_relative_to(_STACK))
 
 

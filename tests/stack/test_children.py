@@ -9,7 +9,8 @@ import time
 import pytest
 
 from zlh_dagster.cli.children import Child
-from zlh_dagster.cli.up import _environment, _watch
+from zlh_dagster.cli.home import environment_of
+from zlh_dagster.cli.up import _watch
 from zlh_dagster.resources.settings import load_settings
 
 SLEEPS = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -54,7 +55,7 @@ def test_children_get_every_setting_and_a_directory_without_anybodys_env_file(
     )
     monkeypatch.setenv("ZLH_REPAIR_MODE", "dry-run")
     settings = load_settings(env_file=".env")
-    environment = _environment(settings)
+    environment = environment_of(settings)
     assert environment["ZLH_REPAIR_MODE"] == "dry-run"
     assert environment["ZLH_DATABASE_URL"] == f"sqlite:///{tmp_path}/mine.db"
     assert environment["DAGSTER_HOME"] == str(tmp_path / "state")

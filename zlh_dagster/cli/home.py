@@ -1,9 +1,55 @@
-"""The state directory of one deployment."""
+"""The state directory of one deployment on one machine, and what starts in it."""
 
+import fcntl
+import json
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
+
+from sqlalchemy.exc import SQLAlchemyError
 
 import zlh_dagster
+from zlh_dagster.cli.children import NotStarted
+from zlh_dagster.resources.database import connect, explain
+from zlh_dagster.resources.settings import Settings
+from zlh_dagster.schema.upgrade import current, head, upgrade
+
+LOCATION = "zlh"
+MODULE = "zlh_dagster.definitions"
+LOG_LEVEL = "warning"
+
+
+class AlreadyUp(Exception):
+    """Something works on the same `$DAGSTER_HOME` beside which this must not."""
+
+
+def claim(home: Path, kind: int, name: str = "zlh") -> IO[str]:
+    """Makes the directory and claims it, as long as the returned file is open.
+
+    Args:
+        home: State directory.
+        kind: ``fcntl.LOCK_EX`` to be alone there, ``fcntl.LOCK_SH`` beside others who say so too.
+        name: What is claimed: the directory, or one part of the controller.
+
+    Raises:
+        AlreadyUp: If somebody else has claimed it.
+    """
+    os.umask(0o077)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = (home / f"{name}.lock").open("w")
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        what = "`zlh up` or `zlh serve`" if name == "zlh" else f"`zlh serve {name}`"
+        raise AlreadyUp(
+            f"another {what} runs on {home}: stop it, or set another DAGSTER_HOME"
+        ) from None
+    return lock
 
 
 def prepare_home(home: Path) -> str | None:
@@ -20,3 +66,59 @@ def prepare_home(home: Path) -> str | None:
     elif shipped.exists() and mine.read_bytes() != shipped.read_bytes():
         return f"{mine} differs from the one that comes with this version; yours is used"
     return None
+
+
+def prepare(settings: Settings, code: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Everything that must be there before the first part starts.
+
+    Args:
+        settings: The settings.
+        code: Where Dagster finds the code, as its workspace file says it.
+        say: Where one-line messages go.
+
+    Raises:
+        NotStarted: If something is missing.
+    """
+    home = settings.home
+    told = prepare_home(home)
+    if told is not None:
+        say(told)
+    workspace_of(settings).write_text(json.dumps({"load_from": [code]}))
+    _check_ledger(settings, say)
+    done = subprocess.run(
+        [sys.executable, "-m", "zlh_dagster.cli.prepare"],
+        env=environment_of(settings),
+        cwd=home,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise NotStarted(f"{home} could not be prepared for Dagster: {last}")
+
+
+def workspace_of(settings: Settings) -> Path:
+    """The file that tells Dagster's processes where the code is."""
+    return settings.home / "workspace.yaml"
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment of all parts."""
+    # Celery lets its own variables overrule the settings; another program's are not meant.
+    given = {k: v for k, v in os.environ.items() if not k.startswith("CELERY_")}
+    return {**given, **settings.environment()}
+
+
+def _check_ledger(settings: Settings, say: Callable[[str], None]) -> None:
+    """The ledger's table must be there; our own SQLite gets it, a platform's database is asked."""
+    engine = connect(settings.database_url)
+    try:
+        if settings.zlh_database_url is None:
+            upgrade(engine)
+        elif current(engine) != head():
+            raise NotStarted("the ledger's table is missing or old: run `zlh db upgrade` first")
+    except SQLAlchemyError as error:
+        say(f"{explain(error)}; nothing is repaired until it answers")
+    finally:
+        engine.dispose()

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
+from zlh_dagster.cli.parts import Part
 from zlh_dagster.core.repair import Status
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import SettingsError, load_settings
@@ -53,6 +54,20 @@ def up(
     from zlh_dagster.cli.up import run
 
     raise typer.Exit(run(load_settings(), web=not no_web, say=say))
+
+
+@app.command()
+def serve(
+    part: Annotated[Part, typer.Argument(help="Which part.")],
+) -> None:
+    """Run one part of the controller, for systemd or a container. Example: zlh serve worker.
+
+    Needs ZLH_REDIS_URL. Several machines also need ZLH_DAGSTER_DATABASE_URL, ZLH_DEPLOYMENT and
+    ZLH_SNAPSHOT_URL.
+    """
+    from zlh_dagster.cli.serve import run
+
+    run(load_settings(), part, say=say)
 
 
 @app.command()

@@ -1,14 +1,21 @@
-"""Prepares `$DAGSTER_HOME` in one process, before several start on it.
+"""Prepares Dagster's storage in one process at a time, before several work on it.
 
 Two processes that create Dagster's SQLite files at the same moment can corrupt them.
 """
 
 from dagster import DagsterInstance
 
+from zlh_dagster.resources.settings import load_settings
+from zlh_dagster.runs.alive import locks_of
+
+_LOCK = "prepare"
+_PATIENCE = 60.0
+
 
 def main() -> None:
     """Creates or migrates Dagster's own storage."""
-    with DagsterInstance.get() as instance:
+    alone = locks_of(load_settings()).hold(_LOCK, patience=_PATIENCE)
+    with alone, DagsterInstance.get() as instance:
         instance.upgrade()
         instance.get_runs(limit=1)
         instance.all_instigator_state()

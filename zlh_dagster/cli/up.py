@@ -1,35 +1,21 @@
 """`zlh up`: the whole controller in the foreground, everything below `$DAGSTER_HOME`."""
 
 import fcntl
-import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from types import FrameType
 
 import redis
-from sqlalchemy.exc import SQLAlchemyError
 
 from zlh_dagster.cli.children import Child, NotStarted
-from zlh_dagster.cli.home import prepare_home
-from zlh_dagster.resources.database import connect as connect_database
-from zlh_dagster.resources.database import explain
+from zlh_dagster.cli.home import LOCATION, LOG_LEVEL, MODULE, claim, environment_of, prepare
 from zlh_dagster.resources.redis import RedisUnavailable, connect, embedded_command
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import Settings
-from zlh_dagster.schema.upgrade import current, head, upgrade
-
-LOCATION = "zlh"
-MODULE = "zlh_dagster.definitions"
-_LOG_LEVEL = "warning"
-
-
-class AlreadyUp(Exception):
-    """Another `zlh up` works on the same `$DAGSTER_HOME`."""
 
 
 def run(settings: Settings, *, web: bool, say: Callable[[str], None]) -> int:
@@ -47,22 +33,14 @@ def run(settings: Settings, *, web: bool, say: Callable[[str], None]) -> int:
         AlreadyUp: If this `$DAGSTER_HOME` is in use.
         NotStarted: If a part does not come up.
     """
-    os.umask(0o077)
-    home = settings.home
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = (home / "zlh.lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise AlreadyUp(
-            f"another `zlh up` runs on {home}: stop it, or set another DAGSTER_HOME"
-        ) from None
+    lock = claim(settings.home, fcntl.LOCK_EX)
     stopping = _Stopping()
     children: list[Child] = []
     try:
         if web:
             _check_port(settings)
-        _prepare(settings, say)
+        grpc_server = {"socket": str(settings.socket("code")), "location_name": LOCATION}
+        prepare(settings, {"grpc_server": grpc_server}, say)
         children = _children(settings, web=web)
         for child in children:
             if stopping():
@@ -82,43 +60,6 @@ def run(settings: Settings, *, web: bool, say: Callable[[str], None]) -> int:
     return 0
 
 
-def _prepare(settings: Settings, say: Callable[[str], None]) -> None:
-    home = settings.home
-    told = prepare_home(home)
-    if told is not None:
-        say(told)
-    grpc_server = {"socket": str(settings.socket("code")), "location_name": LOCATION}
-    workspace = {"load_from": [{"grpc_server": grpc_server}]}
-    (home / "workspace.yaml").write_text(json.dumps(workspace))
-    _check_ledger(settings, say)
-    command = [sys.executable, "-m", "zlh_dagster.cli.prepare"]
-    done = subprocess.run(
-        command,
-        env=_environment(settings),
-        cwd=home,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise NotStarted(f"{home} could not be prepared for Dagster: {last}")
-
-
-def _check_ledger(settings: Settings, say: Callable[[str], None]) -> None:
-    """The ledger's table must be there; our own SQLite gets it, a platform's database is asked."""
-    engine = connect_database(settings.database_url)
-    try:
-        if settings.zlh_database_url is None:
-            upgrade(engine)
-        elif current(engine) != head():
-            raise NotStarted("the ledger's table is missing or old: run `zlh db upgrade` first")
-    except SQLAlchemyError as error:
-        say(f"{explain(error)}; nothing is repaired until it answers")
-    finally:
-        engine.dispose()
-
-
 def _check_port(settings: Settings) -> None:
     family = socket.AF_INET6 if ":" in settings.zlh_web_host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -133,7 +74,7 @@ def _check_port(settings: Settings) -> None:
 
 
 def _children(settings: Settings, *, web: bool) -> list[Child]:
-    environment = _environment(settings)
+    environment = environment_of(settings)
     workspace = str(settings.home / "workspace.yaml")
     code = settings.socket("code")
     code.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -160,7 +101,7 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
                 *("--module-name", MODULE),
                 *("--socket", str(code)),
                 *("--location-name", LOCATION),
-                *("--log-level", _LOG_LEVEL),
+                *("--log-level", LOG_LEVEL),
             ],
             environment,
             settings.home,
@@ -173,7 +114,7 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
             [
                 *(sys.executable, "-m", "dagster._daemon", "run"),
                 *("--workspace", workspace),
-                *("--log-level", _LOG_LEVEL),
+                *("--log-level", LOG_LEVEL),
             ],
             environment,
             settings.home,
@@ -188,7 +129,7 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
                     *(sys.executable, "-m", "dagster_webserver"),
                     *("--workspace", workspace),
                     *("--host", address[0], "--port", str(address[1])),
-                    *("--dagster-log-level", _LOG_LEVEL),
+                    *("--dagster-log-level", LOG_LEVEL),
                 ],
                 environment,
                 settings.home,
@@ -239,12 +180,6 @@ def _give_up_the_lead(settings: Settings) -> None:
     except RedisUnavailable:
         # Then the lead runs out by itself.
         return
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    # Celery lets its own variables overrule the settings; another program's are not meant.
-    given = {k: v for k, v in os.environ.items() if not k.startswith("CELERY_")}
-    return {**given, **settings.environment()}
 
 
 def _accepts(address: str | tuple[str, int]) -> bool:
