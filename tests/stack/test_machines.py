@@ -230,6 +230,8 @@ def test_sigterm_ends_each_part_and_all_that_it_started(machines):
     pids = [process.pid for machine in machines for process in machine.parts.values()]
     family = {pid for parent in pids for pid in (parent, *children_of(parent))}
     assert len(family) > len(pids)
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
     for machine, part in ((second, "worker"), (second, "web"), (first, "daemon")):
         status = machine.stop(part)
         assert status in (0, -signal.SIGTERM), (part, status, machine.log(part).read_text())
