@@ -16,10 +16,11 @@ from zlh_dagster.cli.main import app
 from zlh_dagster.cli.parts import Part
 from zlh_dagster.resources.settings import load_settings
 
+TOLERANCE = "DAGSTER_DAEMON_HEARTBEAT_TOLERANCE"
 OURS = ("web", "daemon", "worker", "tables")
 OF_THE_IMAGES = {
     "postgres": {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"},
-    **{name: {"TINI_KILL_PROCESS_GROUP"} for name in OURS},
+    **{name: {"TINI_KILL_PROCESS_GROUP", TOLERANCE} for name in OURS},
 }
 COMPOSE = read_yaml(DEPLOY / "compose.yaml")
 SERVICES = COMPOSE["services"]

@@ -16,11 +16,12 @@ from pathlib import Path
 import dagster as dg
 import httpx
 import pytest
+import yaml
 from dagster_postgres.storage import DagsterPostgresStorage
 
 from tests.harness import edge_state
 from tests.resources.databases import empty_database, postgresql
-from tests.stack.stack import BIN, Stack, alive, children_of, until
+from tests.stack.stack import BIN, ROOT, Stack, alive, children_of, until
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR
 from zlh_dagster.jobs.observe import OBSERVE
 from zlh_dagster.runs.locks import WORKER
@@ -207,6 +208,26 @@ def test_the_web_ui_of_the_other_machine_shows_the_run(stack, machines):
     jobs = until(look, seconds=STARTS, what="the web UI")
     assert jobs is not None
     assert {OBSERVE, LEVEL1_REPAIR} <= set(jobs)
+
+
+def test_the_health_checks_of_the_compose_file_know_the_living(stack, machines):
+    first, _ = machines
+    services = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]
+    port = stack.environment["ZLH_WEB_PORT"]
+    for name, living in (("daemon", True), ("web", True), ("web", False)):
+        kind, *words = services[name]["healthcheck"]["test"]
+        assert kind == "CMD"
+        words = [word.replace(":3000/", f":{port if living else free_port()}/") for word in words]
+        checked = subprocess.run(
+            [BIN / words[0], *words[1:]],
+            env=first.environment,
+            cwd=first.home,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (checked.returncode == 0) == living, checked.stdout + checked.stderr
 
 
 def test_a_part_runs_once_on_a_machine(machines):
