@@ -51,8 +51,10 @@ LOCK := uv pip compile --quiet --universal --python-version 3.10 --generate-hash
 
 lock:
 	$(LOCK) -o requirements.lock >/dev/null
-	$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock >/dev/null
-	$(LOCK) --extra dev --extra bench -c requirements-dev.lock -o requirements-bench.lock >/dev/null
+	$(LOCK) --extra kubernetes -c requirements.lock -o requirements-kubernetes.lock >/dev/null
+	$(LOCK) --extra dev --extra kubernetes -c requirements-kubernetes.lock \
+	  -o requirements-dev.lock >/dev/null
+	$(LOCK) --extra dev --extra kubernetes --extra bench -c requirements-dev.lock -o requirements-bench.lock >/dev/null
 
 clean:
 	rm -rf $(VENV) .zlh-demo

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
+import sqlalchemy as sa
 
 from tests.resources.databases import empty_database, postgresql
 from zlh_dagster.runs import shared_locks
@@ -95,3 +97,30 @@ def test_a_long_host_name_is_still_its_own(url, monkeypatch):
     locks = SharedLocks(url, "d")
     with locks.hold("a"):
         assert locks.holder("a") == os.getpid()
+
+
+def test_a_lock_that_is_kept_outlives_the_connection_that_held_it(url, monkeypatch):
+    """A database that starts anew gives all locks back; a worker that lives is a worker still."""
+    monkeypatch.setattr(shared_locks, "_LOOK_SECONDS", 0.1)
+    locks = SharedLocks(url, "d")
+    admin = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    ended = sa.text(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE pid <> pg_backend_pid() AND application_name LIKE 'zlh %'"
+    )
+    with locks.keep(WORKER):
+        with admin.connect() as connection:
+            assert connection.scalar(ended) == 1
+        give_up = time.monotonic() + 10
+        while not locks.held(WORKER):
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        assert locks.holder(WORKER) == os.getpid()
+    assert not locks.held(WORKER)
+    admin.dispose()
+
+
+def test_what_somebody_else_holds_cannot_be_kept(url, elsewhere):
+    elsewhere("run")
+    with pytest.raises(Held), SharedLocks(url, "d").keep("run"):
+        pass

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -62,7 +61,7 @@ def prepare_home(home: Path) -> str | None:
     shipped = Path(zlh_dagster.__file__).parent.parent / "dagster.yaml"
     mine = home / "dagster.yaml"
     if not mine.exists():
-        shutil.copyfile(shipped, mine)
+        _put(mine, shipped.read_bytes())
     elif shipped.exists() and mine.read_bytes() != shipped.read_bytes():
         return f"{mine} differs from the one that comes with this version; yours is used"
     return None
@@ -83,7 +82,7 @@ def prepare(settings: Settings, code: dict[str, Any], say: Callable[[str], None]
     told = prepare_home(home)
     if told is not None:
         say(told)
-    workspace_of(settings).write_text(json.dumps({"load_from": [code]}))
+    _put(workspace_of(settings), json.dumps({"load_from": [code]}).encode())
     _check_ledger(settings, say)
     done = subprocess.run(
         [sys.executable, "-m", "zlh_dagster.cli.prepare"],
@@ -96,6 +95,13 @@ def prepare(settings: Settings, code: dict[str, Any], say: Callable[[str], None]
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise NotStarted(f"{home} could not be prepared for Dagster: {last}")
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Writes a file whole: other parts that start at the same moment read it."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
 
 
 def workspace_of(settings: Settings) -> Path:

@@ -29,6 +29,8 @@ class RunLocks(Protocol):
         self, name: str, *, patience: float = PATIENCE
     ) -> contextlib.AbstractContextManager[None]: ...
 
+    def keep(self, name: str) -> contextlib.AbstractContextManager[None]: ...
+
     def held(self, name: str) -> bool: ...
 
     def holder(self, name: str) -> int | None: ...
@@ -67,6 +69,10 @@ class Locks:
                 yield
             finally:
                 path.unlink(missing_ok=True)
+
+    def keep(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Holds a lock for as long as this process lives; nothing can take it from it."""
+        return self.hold(name)
 
     def held(self, name: str) -> bool:
         """Whether somebody holds a lock now."""

@@ -6,13 +6,16 @@ connections on after each statement (PgBouncer in transaction mode) breaks that.
 """
 
 import contextlib
+import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from hashlib import sha256
 
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from zlh_dagster.runs.locks import PATIENCE, WORKER, Held
@@ -21,6 +24,8 @@ _CONNECT_SECONDS = 5
 _NAME_LIMIT = 63
 """PostgreSQL cuts the name of an application there (NAMEDATALEN)."""
 
+_LOOK_SECONDS = 5.0
+_STILL_THERE = sa.text("SELECT 1")
 _TRY = sa.text("SELECT pg_try_advisory_lock(:key)")
 _TRY_SHARED = sa.text("SELECT pg_try_advisory_lock_shared(:key)")
 _SIGN = sa.text("SELECT set_config('application_name', :name, false)")
@@ -31,6 +36,7 @@ _HOLDER = sa.text(
     " AND l.classid = CAST(:high AS oid) AND l.objid = CAST(:low AS oid) LIMIT 1"
 )
 _PAUSE = 0.1
+_log = logging.getLogger(__name__)
 
 
 class SharedLocks:
@@ -68,15 +74,36 @@ class SharedLocks:
         Raises:
             Held: If somebody else holds it.
         """
-        attempt = _TRY_SHARED if name == WORKER else _TRY
         with self._engine.connect() as connection:
-            connection.execute(_SIGN, {"name": _signature()})
-            give_up = time.monotonic() + patience
-            while not connection.scalar(attempt, {"key": self._key(name)}):
-                if time.monotonic() > give_up:
-                    raise Held(name)
-                time.sleep(_PAUSE)
+            self._take(connection, name, patience)
             yield
+
+    @contextlib.contextmanager
+    def keep(self, name: str) -> Iterator[None]:
+        """Holds a lock also through a restart of the database, which gives it back.
+
+        Args:
+            name: Of the lock.
+
+        Raises:
+            Held: If somebody else holds it now; later that is waited for.
+        """
+        over = threading.Event()
+        connection = self._engine.connect()
+        try:
+            self._take(connection, name, PATIENCE)
+        except BaseException:
+            connection.close()
+            raise
+        thread = threading.Thread(
+            target=self._keep, args=(connection, name, over), name="keep", daemon=True
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def held(self, name: str) -> bool:
         """Whether somebody holds a lock now."""
@@ -90,6 +117,32 @@ class SharedLocks:
 
     def sweep(self) -> None:
         """Nothing is left behind by the dead."""
+
+    def _take(self, connection: sa.Connection, name: str, patience: float) -> None:
+        attempt = _TRY_SHARED if name == WORKER else _TRY
+        connection.execute(_SIGN, {"name": _signature()})
+        give_up = time.monotonic() + patience
+        while not connection.scalar(attempt, {"key": self._key(name)}):
+            if time.monotonic() > give_up:
+                raise Held(name)
+            time.sleep(_PAUSE)
+
+    def _keep(self, connection: sa.Connection, name: str, over: threading.Event) -> None:
+        """Looks whether the connection that holds a lock is there, and takes it again if not."""
+        holds = True
+        while not over.wait(_LOOK_SECONDS):
+            try:
+                if holds:
+                    connection.execute(_STILL_THERE)
+                else:
+                    connection = self._engine.connect()
+                    self._take(connection, name, PATIENCE)
+                    holds = True
+                    _log.warning("the lock of the %s was lost and is held again", name)
+            except (SQLAlchemyError, Held):
+                holds = False
+                connection.close()
+        connection.close()
 
     def _holder(self, name: str) -> str | None:
         key = self._key(name) & (2**64 - 1)

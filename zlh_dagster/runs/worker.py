@@ -73,7 +73,7 @@ def main() -> int:
         without_heartbeat=True,
     )
     warm_up()
-    with locks.hold(WORKER):
+    with locks.keep(WORKER):
         worker.start()
     return int(worker.exitcode or 0)
 

@@ -1,0 +1,199 @@
+"""The values for Dagster's chart say what dagster.yaml says, and Dagster takes them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dagster._config import process_config, resolve_to_config_type
+from dagster._core.instance.config import dagster_instance_config
+from dagster_k8s import K8sRunLauncher
+from dagster_k8s.container_context import K8sContainerContext
+from dagster_k8s.models import k8s_model_from_dict
+from kubernetes import client
+
+from tests.deploy.files import DEPLOY, ROOT, SETTINGS, read_yaml
+from zlh_dagster.cli.home import LOCATION, MODULE
+
+FOLDER = DEPLOY / "kubernetes"
+VALUES = read_yaml(FOLDER / "values.yaml")
+SHIPPED = read_yaml(ROOT / "dagster.yaml")
+[CODE] = VALUES["dagster-user-deployments"]["deployments"]
+LAUNCHER = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
+DAEMON = VALUES["dagsterDaemon"]
+WEB = VALUES["dagsterWebserver"]
+TABLES = read_yaml(FOLDER / "tables.yaml")
+SNAPSHOTS = read_yaml(FOLDER / "snapshots.yaml")
+
+
+def snake(word: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", word).lower()
+
+
+def launcher_config() -> dict[str, Any]:
+    """As the chart's template writes it into dagster.yaml."""
+    config = {snake(key): value for key, value in LAUNCHER.items()}
+    config["run_k8s_config"] = {snake(k): v for k, v in LAUNCHER["runK8sConfig"].items()}
+    return {
+        **config,
+        "load_incluster_config": True,
+        "job_namespace": "zlh",
+        "service_account_name": "zlh",
+        "dagster_home": VALUES["global"]["dagsterHome"],
+        "instance_config_map": "zlh-instance",
+        "postgres_password_secret": VALUES["global"]["postgresqlSecretName"],
+    }
+
+
+def container_context() -> dict[str, Any]:
+    """As the chart hands what the code has on to the runs."""
+    same = ("env", "resources", "volumes")
+    return {
+        **{key: CODE[key] for key in same},
+        "volume_mounts": CODE["volumeMounts"],
+        "env_secrets": [secret["name"] for secret in CODE["envSecrets"]],
+        "image_pull_policy": CODE["image"]["pullPolicy"],
+    }
+
+
+def ticks(retention: dict[str, Any]) -> dict[str, Any]:
+    kinds = ("schedule", "sensor")
+    return {kind: {"purge_after_days": retention[kind]["purgeAfterDays"]} for kind in kinds}
+
+
+def test_limits_retention_and_queue_are_those_of_dagster_yaml():
+    extra = VALUES["additionalInstanceConfig"]
+    assert extra == {key: SHIPPED[key] for key in ("concurrency", "nux")}
+    assert ticks(VALUES["retention"]) == SHIPPED["retention"]
+    custom = DAEMON["runCoordinator"]["config"]["customRunCoordinator"]
+    assert custom == SHIPPED["run_coordinator"]
+    assert VALUES["telemetry"] == SHIPPED["telemetry"]
+    assert VALUES["pythonLogs"]["pythonLogLevel"] == SHIPPED["python_logs"]["python_log_level"]
+    assert VALUES["computeLogManager"]["type"] == SHIPPED["compute_logs"]["class"]
+
+
+def test_monitoring_differs_only_in_the_time_that_a_pod_takes_to_start():
+    given = {snake(key): value for key, value in DAEMON["runMonitoring"].items()}
+    start = given.pop("start_timeout_seconds")
+    # Nothing is resumed: our own launcher cannot, and Dagster's does so unless it is told.
+    assert given.pop("max_resume_run_attempts") == 0
+    shipped = dict(SHIPPED["run_monitoring"])
+    assert start > shipped.pop("start_timeout_seconds")
+    assert given == shipped
+
+
+def test_dagster_takes_what_the_chart_makes_of_it(tmp_path: Path):
+    made = {
+        **VALUES["additionalInstanceConfig"],
+        "run_launcher": {
+            "module": "dagster_k8s",
+            "class": VALUES["runLauncher"]["type"],
+            "config": launcher_config(),
+        },
+        "run_coordinator": DAEMON["runCoordinator"]["config"]["customRunCoordinator"],
+        "run_monitoring": {snake(k): v for k, v in DAEMON["runMonitoring"].items()},
+        "retention": ticks(VALUES["retention"]),
+        "telemetry": VALUES["telemetry"],
+    }
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(made))
+    config, _ = dagster_instance_config(str(tmp_path))
+    assert config["run_launcher"]["class"] == "K8sRunLauncher"
+
+
+def test_the_launcher_takes_its_config():
+    kind = resolve_to_config_type(K8sRunLauncher.config_type())
+    result = process_config(kind, launcher_config())
+    assert result.success, result.errors
+    broken = process_config(kind, {**launcher_config(), "run_k8s_config": {"podSpec": {}}})
+    assert not broken.success
+
+
+def test_a_run_gets_what_the_code_has():
+    assert CODE["includeConfigInLaunchedRuns"] == {"enabled": True}
+    context = K8sContainerContext.create_from_config({"k8s": container_context()})
+    container = context.run_k8s_config.container_config
+    assert container is not None
+    given = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert set(given) <= SETTINGS
+    assert given["ZLH_DEPLOYMENT"]
+    paths = [mount["mount_path"] for mount in container["volume_mounts"]]
+    assert given["ZLH_SNAPSHOT_URL"] in paths
+    assert VALUES["global"]["dagsterHome"] in paths
+    [secret] = CODE["envSecrets"]
+    assert {"secret_ref": secret} in container["env_from"]
+
+
+def test_the_code_is_the_one_that_zlh_serves():
+    assert CODE["dagsterApiGrpcArgs"] == ["--module-name", MODULE, "--location-name", LOCATION]
+
+
+@pytest.mark.parametrize("pod", [CODE, DAEMON, WEB], ids=["code", "daemon", "web"])
+def test_every_mount_has_a_volume_and_no_pod_is_privileged(pod):
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["volumeMounts"]}
+    assert set(mounts) == set(volumes)
+    # The image is read-only; whatever is written has a place.
+    assert {"/tmp", VALUES["global"]["dagsterHome"]} <= set(mounts.values())
+    shut_in(pod["podSecurityContext"], pod["securityContext"])
+    assert pod["resources"]["limits"]["memory"]
+
+
+def test_a_run_is_as_shut_in_as_the_rest():
+    spec = LAUNCHER["runK8sConfig"]["podSpecConfig"]
+    shut_in(spec["securityContext"], LAUNCHER["securityContext"])
+    assert spec["automountServiceAccountToken"] is False
+
+
+def shut_in(pod: dict[str, Any], container: dict[str, Any]) -> None:
+    assert pod["runAsNonRoot"] is True
+    assert pod["runAsUser"] == 10001
+    assert "USER 10001:10001" in (DEPLOY / "Dockerfile").read_text()
+    assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["readOnlyRootFilesystem"] is True
+    assert container["allowPrivilegeEscalation"] is False
+    assert container["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_the_manifests_have_only_fields_that_kubernetes_knows():
+    job = k8s_model_from_dict(client.V1Job, in_words_of_the_client(TABLES))
+    assert job.spec.template.spec.containers[0].command == ["zlh", "db", "upgrade"]
+    k8s_model_from_dict(client.V1PersistentVolumeClaim, in_words_of_the_client(SNAPSHOTS))
+    with pytest.raises(Exception, match="Unexpected keys"):
+        k8s_model_from_dict(client.V1Job, {"spec": {"tempalte": {}}})
+
+
+def in_words_of_the_client(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {snake(key): in_words_of_the_client(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [in_words_of_the_client(item) for item in value]
+    return value
+
+
+def test_the_parts_name_each_other():
+    [container] = TABLES["spec"]["template"]["spec"]["containers"]
+    image = CODE["image"]
+    assert container["image"] == f"{image['repository']}:{image['tag']}"
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert version is not None
+    assert image["tag"] == version[1]
+    for other in (DAEMON, WEB):
+        assert other["image"] == image
+    [reference] = container["envFrom"]
+    assert reference["secretRef"] == CODE["envSecrets"][0]
+    shut_in(TABLES["spec"]["template"]["spec"]["securityContext"], container["securityContext"])
+    [claim] = [
+        v["persistentVolumeClaim"]["claimName"]
+        for v in CODE["volumes"]
+        if len(v) == 2 and "persistentVolumeClaim" in v
+    ]
+    assert claim == SNAPSHOTS["metadata"]["name"]
+    assert SNAPSHOTS["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_no_password_is_in_the_values():
+    assert VALUES["generatePostgresqlPasswordSecret"] is False
+    assert "postgresqlPassword" not in VALUES["postgresql"]
+    public = {"ZLH_DEPLOYMENT", "ZLH_SNAPSHOT_URL"}
+    assert {variable["name"] for variable in CODE["env"]} == public
