@@ -25,20 +25,25 @@ from zlh_dagster.schema.upgrade import upgrade
 from zlh_dagster.sensors import drift
 
 SERVERS = 8
-_STACK, _MODEL = Path(__file__).parent / "stack", Path(__file__).parent / "model"
+_HERE = Path(__file__).parent
+_DEPLOYMENTS = (_HERE / "stack", _HERE / "faults")
+_EARLY = (*_DEPLOYMENTS, _HERE / "model")
 _REDIS_SECONDS = 10
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """The tests of a module that starts whole deployments share them: one worker has them all."""
-    if item.path.is_relative_to(_STACK):
+    if _below(item, _DEPLOYMENTS):
         item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that take longest come first: deployments, which mostly wait, and the model."""
-    early = (_STACK, _MODEL)
-    items.sort(key=lambda item: not any(item.path.is_relative_to(folder) for folder in early))
+    items.sort(key=lambda item: not _below(item, _EARLY))
+
+
+def _below(item: pytest.Item, folders: tuple[Path, ...]) -> bool:
+    return any(item.path.is_relative_to(folder) for folder in folders)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -38,12 +39,12 @@ def until(look: Callable[[], _T], *, seconds: float, what: str) -> _T:
 class Stack:
     """A platform, a sandbox edge, and `zlh` as a user starts it; Redis is the embedded one."""
 
-    def __init__(self, directory: Path, **overrides: str) -> None:
+    def __init__(self, directory: Path, *, servers: int = SERVERS, **overrides: str) -> None:
         self.directory = directory
         url = f"sqlite:///{directory / 'platform.db'}"
         self.engine = sa.create_engine(url)
         create_platform_tables(self.engine)
-        write_fleet(self.engine, servers=SERVERS, loopback=True)
+        write_fleet(self.engine, servers=servers, loopback=True)
         upgrade(self.engine)
         self.sandbox = Sandbox()
         self.sandbox.start()
@@ -168,6 +169,13 @@ def repair_yaml(directory: Path, *, action: str = "edge_republish", live: bool =
 """
     )
     return path
+
+
+def free_port() -> int:
+    """A TCP port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def children_of(pid: int) -> set[int]:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.harness import edge_state
 from tests.resources.databases import empty_database, postgresql
-from tests.stack.stack import Stack, alive, children_of, repair_yaml, until
+from tests.stack.stack import Stack, alive, children_of, free_port, repair_yaml, until
 from zlh_dagster.core.policy import AGENTS
 from zlh_dagster.resources.snapshots import SnapshotMissing, SnapshotStore
 
@@ -55,14 +55,6 @@ def dry() -> Iterator[Stack]:
             yield stack.up()
         finally:
             stack.close()
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.timeout(400)

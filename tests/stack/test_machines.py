@@ -7,7 +7,6 @@ docs/deployment.md says: PostgreSQL, Redis and a directory for snapshots.
 import os
 import re
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from dagster_postgres.storage import DagsterPostgresStorage
 
 from tests.harness import edge_state
 from tests.resources.databases import empty_database, postgresql
-from tests.stack.stack import BIN, ROOT, Stack, alive, children_of, until
+from tests.stack.stack import BIN, ROOT, Stack, alive, children_of, free_port, until
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR
 from zlh_dagster.jobs.observe import OBSERVE
 from zlh_dagster.runs.locks import WORKER
@@ -119,12 +118,6 @@ def storage(stack: Stack) -> Iterator[DagsterPostgresStorage]:
     yield opened
     for part in (opened.run_storage, opened.event_log_storage, opened.schedule_storage):
         part.dispose()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def locks(stack: Stack) -> SharedLocks:

@@ -1,0 +1,241 @@
+"""Every fault that the loop must survive, and what is promised for it."""
+
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+from tests.faults.rig import LEASE_SECONDS, OPEN_SECONDS, PARTS, Controller, Fault, Rig, kill
+from tests.stack.stack import until
+from zlh_dagster.resources.lease import KEY as LEASE
+from zlh_dagster.resources.redis import connect
+
+_A_LOOK = 14.0
+"""Seconds in which a tick that was asked for is judged and repaired, on a machine with little to
+do; so long a fault lasts that nobody has to wait for."""
+
+NEXT_TICK = "the next tick repairs what is still wrong"
+
+
+def _kill_between(part: str) -> Callable[[Rig], None]:
+    def happen(rig: Rig) -> None:
+        with _held_repair(rig) as leader:
+            kill(leader.pid(part))
+
+    return happen
+
+
+@contextmanager
+def _held_repair(rig: Rig) -> Iterator[Controller]:
+    """A repair stands between its write and its check; yields who does it."""
+    leader = rig.leads()
+    with rig.between_write_and_check("cloudflare") as reached:
+        for _ in range(3):
+            rig.ask()
+            if reached.wait(30):
+                break
+        assert reached.is_set(), "no repair was begun"
+        yield leader
+
+
+def _stop_the_holder(rig: Rig) -> None:
+    """Everything of the leader stands still for longer than lease and lead, and then goes on."""
+    with _held_repair(rig) as leader:
+        family = leader.family()
+        for pid in family:
+            kill(pid, signal.SIGSTOP)
+    time.sleep(LEASE_SECONDS + 8)
+    for pid in family:
+        kill(pid, signal.SIGCONT)
+
+
+def _kill_everything(rig: Rig) -> None:
+    """The machine of the leader is gone: the standby takes over; later it is back."""
+    with _held_repair(rig) as leader:
+        for pid in leader.family():
+            kill(pid)
+        assert leader.process is not None
+        leader.process.wait()
+        leader.process = None
+    until(lambda: rig.leader not in (None, leader), seconds=3 * LEASE_SECONDS, what="the standby")
+    leader.up()
+
+
+def _redis(action: Callable[[Rig], None], *, between: bool = False) -> Callable[[Rig], None]:
+    def happen(rig: Rig) -> None:
+        if not between:
+            rig.ask()
+            time.sleep(1)
+            action(rig)
+            return
+        with _held_repair(rig):
+            action(rig)
+
+    return happen
+
+
+def _restart_redis_empty(rig: Rig) -> None:
+    rig.redis.kill()
+    time.sleep(3)
+    rig.redis.start()
+
+
+def _hang_redis(rig: Rig) -> None:
+    rig.redis.signal(signal.SIGSTOP)
+    time.sleep(20)
+    rig.redis.signal(signal.SIGCONT)
+
+
+def _lose_answers(rig: Rig) -> None:
+    """Every connection is cut, over and over."""
+    give_up = time.monotonic() + _A_LOOK
+    while time.monotonic() < give_up:
+        with connect(rig.redis.url) as client:
+            client.client_kill_filter(_type="normal", skipme=True)
+        time.sleep(0.5)
+
+
+def _overwrite_the_lease(rig: Rig) -> None:
+    with connect(rig.redis.url) as client:
+        client.set(LEASE, "somebody wrote here", px=5_000)
+
+
+def _lock_the_database(rig: Rig) -> None:
+    with closing(sqlite3.connect(rig.database, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        rig.ask()
+        time.sleep(_A_LOOK)
+        connection.execute("ROLLBACK")
+
+
+def _database_gone(rig: Rig) -> None:
+    """For a minute every connection fails: the file is another one's, and no database."""
+    aside = rig.database.with_name("aside.db")
+    os.rename(rig.database, aside)
+    rig.database.write_bytes(b"this is no database" * 100)
+    rig.ask()
+    time.sleep(60)
+    os.replace(aside, rig.database)
+
+
+def _edge(
+    surface: str, kind: str, seconds: float = _A_LOOK, **options: object
+) -> Callable[[Rig], None]:
+    def happen(rig: Rig) -> None:
+        rig.sandbox.edge.faults.switch_on(surface, kind, **options)
+        rig.ask()
+        time.sleep(_A_LOOK)
+        rig.sandbox.edge.faults.switch_off(surface)
+
+    return happen
+
+
+def _discord(kind: str, **options: object) -> Callable[[Rig], None]:
+    """The repair is done while Discord is away; its message may come later, or be in the log."""
+
+    def happen(rig: Rig) -> None:
+        rig.sandbox.edge.faults.switch_on("discord", kind, **options)
+        rig.ask()
+        until(rig.in_step, seconds=90, what="the repair while Discord is away")
+        rig.sandbox.edge.faults.switch_off("discord")
+
+    return happen
+
+
+PROCESSES = [
+    Fault(
+        f"kill -9 of the {part}, between write and check",
+        f"`zlh up` starts it again; {NEXT_TICK}, the row is closed as interrupted or succeeded",
+        _kill_between(part),
+        quick=part in ("daemon", "code server"),
+    )
+    for part in PARTS
+] + [
+    Fault(
+        "the holder of the lease stands still for longer than the lease, and goes on",
+        "the standby takes over; the late one writes nothing more",
+        _stop_the_holder,
+        quick=True,
+    ),
+    Fault(
+        "kill -9 of a whole deployment, between write and check",
+        "the standby takes over within two lease times",
+        _kill_everything,
+    ),
+]
+
+REDIS = [
+    Fault(
+        "Redis killed and started empty",
+        f"no repair without it; {NEXT_TICK}",
+        _redis(_restart_redis_empty),
+    ),
+    Fault(
+        "Redis killed and started empty, between write and check",
+        f"nothing more is written by that run; {NEXT_TICK}",
+        _redis(_restart_redis_empty, between=True),
+        quick=True,
+    ),
+    Fault("Redis hangs for 20 s", "every call to it is bounded in time", _redis(_hang_redis)),
+    Fault("connections to Redis are cut over and over", "as without Redis", _redis(_lose_answers)),
+    Fault(
+        "the lease is overwritten, between write and check",
+        f"nothing more is written by that run; {NEXT_TICK}",
+        _redis(_overwrite_the_lease, between=True),
+        quick=True,
+    ),
+]
+
+DATABASE = [
+    Fault("the database is locked", "no write without a ledger row", _lock_the_database),
+    Fault(
+        "the database is gone for a minute",
+        "payloads are unobserved: nothing is drift",
+        _database_gone,
+    ),
+]
+
+_LISTING = "the surface is unobserved, nothing on it is drift"
+_WRITING = "a write counts only when a fresh read shows it"
+API = [
+    Fault(f"{surface}: {name}", promise, _edge(surface, kind, **options), surface)
+    for surface in ("cloudflare", "technitium", "velocity")
+    for name, promise, kind, options in (
+        ("401", _LISTING, "status", {"code": 401}),
+        ("403", _LISTING, "status", {"code": 403}),
+        (
+            "429 with Retry-After",
+            "nothing is sent there until then",
+            "status",
+            {"code": 429, "retry_after": 3},
+        ),
+        (
+            "429 without",
+            f"nothing is sent there for ZLH_SURFACE_OPEN_SECONDS ({OPEN_SECONDS} here)",
+            "status",
+            {"code": 429},
+        ),
+        ("500", _LISTING, "status", {"code": 500}),
+        ("hangs", _LISTING, "hang", {}),
+        ("cuts the connection", _LISTING, "disconnect", {}),
+        ("HTML instead of JSON", _LISTING, "html", {}),
+        ("truncated JSON", _LISTING, "truncated_json", {}),
+        ("wrong types", _LISTING, "wrong_types", {}),
+        ("an empty list", _LISTING, "empty", {}),
+        ("a list cut short", _LISTING, "cut_short", {}),
+        ("an answer of 64 MB", _LISTING, "huge", {}),
+        ("a write that says yes and does nothing", _WRITING, "write_ignored", {}),
+        ("a write whose answer is lost", _WRITING, "write_answer_lost", {}),
+    )
+]
+
+DISCORD = [
+    Fault("Discord hangs", "no repair waits for it for longer than seconds", _discord("hang")),
+    Fault("Discord limits", "as above", _discord("status", code=429, retry_after=60)),
+    Fault("Discord: 404", "the other channel is told", _discord("status", code=404)),
+    Fault("Discord: 500", "as above", _discord("status", code=500)),
+]
+
+ALL = [*PROCESSES, *REDIS, *DATABASE, *API, *DISCORD]
