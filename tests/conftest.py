@@ -25,7 +25,7 @@ from zlh_dagster.schema.upgrade import upgrade
 from zlh_dagster.sensors import drift
 
 SERVERS = 8
-_STACK = Path(__file__).parent / "stack"
+_STACK, _MODEL = Path(__file__).parent / "stack", Path(__file__).parent / "model"
 _REDIS_SECONDS = 10
 
 
@@ -36,8 +36,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of whole deployments, which mostly wait, come first."""
-    items.sort(key=lambda item: not item.path.is_relative_to(_STACK))
+    """Those that take longest come first: deployments, which mostly wait, and the model."""
+    early = (_STACK, _MODEL)
+    items.sort(key=lambda item: not any(item.path.is_relative_to(folder) for folder in early))
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,11 @@ from collections import defaultdict
 from typing import Any
 
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zlh_dagster.core import compare as compare_module
 from zlh_dagster.core.compare import compare
 from zlh_dagster.core.desired import desired_frame
 from zlh_dagster.core.model import records_frame, rows_of
@@ -147,3 +149,14 @@ def test_what_is_shown_as_found_was_really_found(wanted, found):
             there = by_id[row["record_id"]]
             assert (there["surface"], there["name"], there["type"]) == key
             assert row["found"] == there["content"] or pd.isna(row["found"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(wanted=wanted_rows(), found=found_rows(), hashes=st.integers(1, 3))
+def test_names_that_share_a_hash_are_still_told_apart(wanted, found, hashes):
+    desired, observed = desired_frame(wanted), records_frame(found)
+    expected = compare(desired, observed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare_module, "hash", lambda name: len(name) % hashes, raising=False)
+        found_again = compare(desired, observed)
+    pd.testing.assert_frame_equal(found_again, expected)

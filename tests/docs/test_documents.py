@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from zlh_dagster.cli.health import LOOP_STALLED
 from zlh_dagster.core import holds, repair
 from zlh_dagster.core.desired import guard_reason
 from zlh_dagster.core.model import Action, DriftKind
@@ -158,7 +159,7 @@ def codes_in_the_source() -> set[str]:
 def test_every_message_is_in_the_runbook():
     """A heading for each kind, and for what the loop tells of itself."""
     of_itself = {"breaker", "paused", "dry_run", "refused", "failed", "run_failed", "interrupted"}
-    told = {kind.value for kind in Kind} | of_itself | {controller.REDIS_LOST}
+    told = {kind.value for kind in Kind} | of_itself | {controller.REDIS_LOST, LOOP_STALLED}
     titles = re.findall(r"^### `(\w+)`$", (ROOT / "docs/operations.md").read_text(), re.M)
     assert len(set(titles)) == len(titles)
     assert set(titles) == told

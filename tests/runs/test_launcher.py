@@ -144,7 +144,8 @@ def test_a_run_that_was_started_cold_is_ended_cold(instance, launcher):
 @pytest.mark.parametrize("stubborn", [False, True])
 def test_a_run_is_ended_in_the_worker(platform, instance, launcher, monkeypatch, stubborn):
     """By SIGTERM, and by force when it does not listen."""
-    monkeypatch.setattr("zlh_dagster.runs.launcher.TERMINATE_SECONDS", 0.5)
+    if stubborn:
+        monkeypatch.setattr("zlh_dagster.runs.launcher.TERMINATE_SECONDS", 0.5)
     run = a_run(instance, **{DAGSTER_CELERY_TASK_ID_TAG: "t"})
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if stubborn else ""
     program = deaf + HOLDS.replace('"a"', repr(run.run_id))

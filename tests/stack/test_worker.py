@@ -89,17 +89,10 @@ def ends(stack: Stack, job: str, run_id: str) -> str:
     return status
 
 
-def ask_for_a_tick(stack: Stack) -> None:
-    """Instead of waiting for the full minute."""
-    command = ("dagster", "job", "launch", "-w", "workspace.yaml", "-j", "observe")
-    done = stack.run(*command)
-    assert done.returncode == 0, done.stderr
-
-
 def next_tick(stack: Stack) -> bool:
     """Waits for a tick that begins from now on to succeed; whether the worker had it."""
     known = {run_id for run_id, _, _ in runs(stack, "observe")}
-    ask_for_a_tick(stack)
+    stack.ask_for_a_tick()
     done = until(
         lambda: [r for r in runs(stack, "observe") if r[0] not in known and r[1] == "SUCCESS"],
         seconds=GOES_ON,
@@ -114,7 +107,7 @@ def test_the_whole_worker_is_killed_between_a_write_and_its_proof(stack):
     before = edge_state(stack.sandbox)
     stack.delete_over_api(SRV)
     stack.sandbox.edge.faults.switch_on("cloudflare", "hang", seconds=30, reads=False)
-    ask_for_a_tick(stack)
+    stack.ask_for_a_tick()
     run_id = under_way(stack, "level1_repair")
     until(stack.ledger.events, seconds=30, what="the ledger row")
     worker = pid_of(stack, WORKER)
@@ -142,7 +135,7 @@ def test_one_process_of_the_worker_is_killed_in_the_middle_of_a_tick(stack):
     worker = pid_of(stack, WORKER)
     family = len(children_of(worker))
     stack.sandbox.edge.faults.switch_on("cloudflare", "hang", seconds=30, writes=False)
-    ask_for_a_tick(stack)
+    stack.ask_for_a_tick()
     run_id = under_way(stack, "observe")
     os.kill(pid_of(stack, run_id), signal.SIGKILL)
     assert ends(stack, "observe", run_id) == "FAILURE"
@@ -158,7 +151,7 @@ def test_a_run_that_redis_lost_is_given_up_and_the_next_one_is_executed(stack):
     known = {run_id for run_id, _, _ in runs(stack, "observe")}
     os.kill(worker, signal.SIGSTOP)
     try:
-        ask_for_a_tick(stack)
+        stack.ask_for_a_tick()
         lost, *_ = until(
             lambda: [r for r, _, warm in runs(stack, "observe") if warm and r not in known],
             seconds=30,

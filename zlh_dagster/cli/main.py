@@ -80,6 +80,19 @@ def status(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def health(as_json: AsJson = False) -> None:
+    """Whether the loop works, for probes. Example: zlh health && echo well.
+
+    Exit status: 0 while the last good tick is recent and this deployment leads or properly stands
+    by, 1 otherwise.
+    """
+    from zlh_dagster.cli.health import look, show
+
+    with Services(load_settings()) as services:
+        raise typer.Exit(show(_out, look(services), as_text=not as_json))
+
+
+@app.command()
 def plan(
     policy: Annotated[bool, typer.Option("--policy", help="Print the policy instead.")] = False,
     as_json: AsJson = False,

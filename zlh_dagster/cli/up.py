@@ -5,17 +5,22 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import redis
 
 from zlh_dagster.cli.children import Child, NotStarted
+from zlh_dagster.cli.health import Watch, look
 from zlh_dagster.cli.home import LOCATION, LOG_LEVEL, MODULE, claim, environment_of, prepare
 from zlh_dagster.resources.redis import RedisUnavailable, connect, embedded_command
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import Settings
+
+_END_SECONDS = 15.0
 
 
 def run(settings: Settings, *, web: bool, say: Callable[[str], None]) -> int:
@@ -49,7 +54,8 @@ def run(settings: Settings, *, web: bool, say: Callable[[str], None]) -> int:
             child.wait_ready(stopping)
         if not stopping():
             say(_greeting(settings, web=web))
-        _watch(children, stopping, say)
+        with _watched(settings):
+            _watch(children, stopping, say)
     finally:
         for child in reversed(children):
             child.stop()
@@ -155,6 +161,21 @@ def _watch(children: list[Child], stopping: "_Stopping", say: Callable[[str], No
                 child.stop()
                 child.start()
         time.sleep(0.2)
+
+
+@contextmanager
+def _watched(settings: Settings) -> Iterator[None]:
+    """Tells the operator when the loop stands still, whatever it is that hangs."""
+    over = threading.Event()
+    with Services(settings) as services:
+        watch = Watch(lambda: look(services), services.discord.send)
+        thread = threading.Thread(target=watch.run, args=(over,), name="health", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(_END_SECONDS)
 
 
 class _Stopping:

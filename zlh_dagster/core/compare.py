@@ -32,8 +32,8 @@ DRIFT_COLUMNS: dict[str, str] = {
 }
 """Columns of a frame of drifts; ``vmid`` is null for an orphan, ``found`` for a missing record."""
 
-KEY_COLUMNS = ("name", "type", "surface")
-"""What there must be exactly one of."""
+_ODD = np.int64(-7046029254386353131)
+"""2**64 over the golden ratio, as a signed number, which keeps neighbours apart (Knuth, 6.4)."""
 
 _Bools = npt.NDArray[np.bool_]
 _Ints = npt.NDArray[np.int64]
@@ -60,19 +60,22 @@ class Pairing:
 
 
 def pair(desired: pd.DataFrame, observed: pd.DataFrame) -> Pairing:
-    """Gives every key a number, column by column: joining its parts as text costs far more.
+    """Gives every key a number, in the order in which they first stand there.
+
+    Names are numbered by their hashes: a table of millions of texts is looked up where memory is
+    slow. That two names have one hash is found, and then they are numbered as what they are.
 
     Raises:
         ValueError: If a record has no name, type or surface.
     """
-    codes, size = np.zeros(len(desired) + len(observed), dtype=np.int64), 1
-    for column in KEY_COLUMNS:
-        both = np.concatenate([desired[column].to_numpy(object), observed[column].to_numpy(object)])
-        part, uniques = pd.factorize(both)
-        if (part < 0).any():
-            raise ValueError(f"a record has no {column}")
-        codes = codes * len(uniques) + part
-        size *= max(len(uniques), 1)
+    names, kinds = _both(desired, observed, "name"), np.zeros(0, dtype=np.int64)
+    for column in ("type", "surface"):
+        part, uniques = pd.factorize(_both(desired, observed, column))
+        kinds = part if not kinds.size else kinds * len(uniques) + part
+    hashes = np.fromiter(map(hash, names), dtype=np.int64, count=len(names))
+    codes, size = _numbered(hashes * _ODD + kinds)  # wraps around, as hashes do
+    if not _same_everywhere(codes, size, names, kinds):
+        codes, size = _numbered(pd.factorize(names)[0] * (kinds.max() + 1) + kinds)
     return Pairing(codes[: len(desired)], codes[len(desired) :], size)
 
 
@@ -151,6 +154,29 @@ def orphans(observed: pd.DataFrame, *, claimed: Iterable[str], config: EdgeConfi
     return _drift_frame(wanted, observed, np.flatnonzero(alone.to_numpy(dtype=bool)), kind)
 
 
+def _both(desired: pd.DataFrame, observed: pd.DataFrame, column: str) -> npt.NDArray[np.object_]:
+    both = np.concatenate([desired[column].to_numpy(object), observed[column].to_numpy(object)])
+    if pd.isna(both).any():
+        raise ValueError(f"a record has no {column}")
+    return both
+
+
+def _numbered(keys: _Ints) -> tuple[_Ints, int]:
+    """A number for each key, and how many there are."""
+    codes, uniques = pd.factorize(keys)
+    return codes.astype(np.int64, copy=False), len(uniques)
+
+
+def _same_everywhere(codes: _Ints, size: int, names: npt.NDArray[np.object_], kinds: _Ints) -> bool:
+    """Whether all that have one number have one name and kind: those of its first row."""
+    rows = np.arange(len(codes), dtype=np.int64)
+    first = np.empty(size, dtype=np.int64)
+    first[codes[::-1]] = rows[::-1]
+    others = np.flatnonzero(first[codes] != rows)
+    one = first[codes[others]]
+    return bool((kinds[others] == kinds[one]).all() and (names[others] == names[one]).all())
+
+
 def empty_drift() -> pd.DataFrame:
     """A frame of drifts without rows."""
     return pd.DataFrame(columns=list(DRIFT_COLUMNS)).astype(DRIFT_COLUMNS)
@@ -178,8 +204,8 @@ def _unequal(want: "pd.Series[Any]", found: "pd.Series[Any]") -> _Bools:
 
 def _behind_cname(missing: pd.DataFrame, observed: pd.DataFrame) -> _Bools:
     """Whether a CNAME stands at the name, where no other record may stand (RFC 1034, 3.6.2)."""
-    near = observed[observed["name"].isin(missing["name"].unique())]
-    cnames = near[(near["type"] == "CNAME") & ~near["disabled"].astype(bool)]
+    cnames = observed[observed["type"].to_numpy(object) == "CNAME"]
+    cnames = cnames[~cnames["disabled"].astype(bool)]
     held = cnames["surface"] + "|" + cnames["name"]
     mask: _Bools = (missing["surface"] + "|" + missing["name"]).isin(held).to_numpy(dtype=bool)
     return mask

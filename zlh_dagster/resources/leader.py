@@ -47,11 +47,15 @@ return 0
 
 @dataclass(frozen=True, slots=True)
 class Leader:
-    """Who leads and in which mode, as it stands in Redis; ``since`` in seconds since the epoch."""
+    """Who leads and in which mode, as it stands in Redis; ``since`` in seconds since the epoch.
+
+    ``deployment`` is the leader's identity.
+    """
 
     name: str
     since: float
     mode: str = "unknown"
+    deployment: str = ""
 
 
 class Leadership:
@@ -149,7 +153,9 @@ def deployment_id(home: Path, given: str | None) -> str:
 def _read(held: str) -> Leader:
     try:
         value = json.loads(held)
-        return Leader(str(value["name"]), float(value["since"]), str(value.get("mode")))
+        return Leader(
+            str(value["name"]), float(value["since"]), str(value.get("mode")), str(value["id"])
+        )
     except (ValueError, KeyError, TypeError):
         return Leader("unknown", 0.0)
 

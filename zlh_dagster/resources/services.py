@@ -24,11 +24,12 @@ from zlh_dagster.resources.edge import EdgeSurface
 from zlh_dagster.resources.figures import Figures
 from zlh_dagster.resources.gate import Gate
 from zlh_dagster.resources.incidents import Incidents
-from zlh_dagster.resources.leader import Leadership
+from zlh_dagster.resources.leader import Leadership, deployment_id
 from zlh_dagster.resources.ledger import Ledger
 from zlh_dagster.resources.messages import Messages
 from zlh_dagster.resources.pauses import Pauses
 from zlh_dagster.resources.proxmox import Proxmox
+from zlh_dagster.resources.pulse import Pulse
 from zlh_dagster.resources.redis import connect
 from zlh_dagster.resources.settings import Settings, load_settings
 from zlh_dagster.resources.snapshots import SnapshotStore
@@ -42,6 +43,7 @@ _OVER_REDIS = (
     "dead_jobs",
     "figures",
     "leadership",
+    "pulse",
 )
 """What is built over the connection to Redis."""
 
@@ -143,6 +145,15 @@ class Services:
             seconds=self.settings.zlh_lease_seconds,
             mode=self.settings.zlh_repair_mode,
         )
+
+    @cached_property
+    def deployment(self) -> str:
+        """This deployment's identity."""
+        return deployment_id(self.settings.home, self.settings.zlh_deployment)
+
+    @cached_property
+    def pulse(self) -> Pulse:
+        return Pulse(self.redis, self.deployment)
 
     @cached_property
     def snapshots(self) -> SnapshotStore:

@@ -6,6 +6,7 @@ It reads snapshots and Dagster's own storage; the only thing it calls on the net
 import json
 import logging
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -15,13 +16,14 @@ import dagster as dg
 from zlh_dagster.assets.drift import DRIFT, IN_STEP, drift_metadata
 from zlh_dagster.core.judge import Judgement, Tick
 from zlh_dagster.core.launch import Launch
+from zlh_dagster.core.pulse import why_not_good
 from zlh_dagster.core.retention import EVENTFUL_TAG, NEW_DRIFT, TICK_RUN_TAG
 from zlh_dagster.core.snapshot import NotNow, require_one_fresh_tick
 from zlh_dagster.hooks.discord import REQUESTED_BY_TAG, is_news
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR, run_config
 from zlh_dagster.jobs.observe import OBSERVE, UNFINISHED
 from zlh_dagster.resources.batch import CONTROLLER
-from zlh_dagster.resources.controller import ask, assess
+from zlh_dagster.resources.controller import Assessment, ask, assess
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.snapshots import SnapshotMissing
@@ -112,6 +114,7 @@ def _evaluate(context: dg.SensorEvaluationContext, services: Services) -> dg.Sen
         return _skip(f"tick {tick_id[:8]} causes no repair: {error}", cursor)
 
     assessment = assess(services, tick)
+    _beat(services, assessment)
     judgement, events = assessment.judgement, _events(tick, assessment.judgement)
     counts = {source: cursor.unobserved.get(source, 0) + 1 for source in tick.unobserved}
     drift = _mark_new_drift(context.instance, tick_id, judgement, before=cursor.drift)
@@ -193,6 +196,13 @@ def _standby(services: Services) -> str | None:
     except RedisUnavailable:
         return None
     return None if leader is None else f"standby, the leader is {leader.name}"
+
+
+def _beat(services: Services, assessment: Assessment) -> None:
+    """Notes a good tick; while Redis is away no tick is good, for nothing could be repaired."""
+    if assessment.redis_lost is None and why_not_good(assessment.tick) is None:
+        with suppress(RedisUnavailable):
+            services.pulse.note(time.time())
 
 
 def _count(services: Services, tick: Tick, judgement: Judgement) -> None:

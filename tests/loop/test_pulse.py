@@ -1,0 +1,163 @@
+"""The dead man's switch, and who says whether the loop works."""
+
+import fcntl
+import time
+
+import httpx
+import pytest
+
+from tests.harness import Loop
+from zlh_dagster.cli.health import GOOD_SECONDS, STALL_SECONDS, Health, Watch, look
+from zlh_dagster.cli.home import claim
+from zlh_dagster.core.rules import Severity
+from zlh_dagster.resources.leader import KEY as LEADER
+from zlh_dagster.resources.pulse import KEY, call_heartbeat
+
+
+@pytest.fixture
+def beats(sandbox):
+    return lambda: sandbox.edge.heartbeat.beats.count
+
+
+def forget_the_last_good_tick(services) -> None:
+    services.redis.delete(*services.redis.keys(f"{KEY}*"))
+
+
+def test_the_heartbeat_is_called_after_a_good_tick_and_by_no_other(loop, sandbox, beats):
+    loop.minute()
+    assert beats() == 0, "nothing was judged before the first tick"
+    loop.minute()
+    assert beats() == 1
+    forget_the_last_good_tick(loop.services)
+    sandbox.edge.faults.switch_on("cloudflare", "html")
+    sandbox.edge.faults.switch_on("technitium", "html")
+    loop.minute()
+    assert beats() == 1
+    loop.minute()
+    assert beats() == 2, "one provider that is away is no stalled loop"
+
+
+def test_no_heartbeat_while_the_database_is_away(platform, instance, beats):
+    loop = Loop(platform.services(), instance)
+    loop.minute()
+    assert loop.services.pulse.last() is not None
+    forget_the_last_good_tick(loop.services)
+    blind = Loop(platform.services(ZLH_DATABASE_URL="sqlite:////nonexistent/platform.db"), instance)
+    for _ in range(3):
+        blind.observe()
+        blind.judge()
+    assert beats() == 0
+    assert blind.services.pulse.last() is None
+
+
+def test_no_heartbeat_for_a_tick_that_nobody_judged(loop, beats):
+    """The sensor hangs: ticks alone are not enough."""
+    loop.minute()
+    loop.services.pulse.note(time.time() - GOOD_SECONDS - 1)
+    loop.observe()
+    loop.observe()
+    assert beats() == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda request: httpx.Response(500),
+        lambda request: (_ for _ in ()).throw(httpx.ConnectTimeout("to https://hc/secret-part")),
+        lambda request: (_ for _ in ()).throw(httpx.InvalidURL("https://hc/secret-part")),
+    ],
+)
+def test_a_heartbeat_that_fails_is_logged_without_its_address(answer, caplog):
+    transport = httpx.MockTransport(answer)
+    assert not call_heartbeat("https://hc.example.com/secret-part", transport=transport)
+    assert "ZLH_HEARTBEAT_URL" in caplog.text
+    assert "secret-part" not in caplog.text
+
+
+def test_health_of_a_loop_that_works(loop):
+    loop.minute()
+    found = look(loop.services)
+    assert (found.healthy, found.role) == (True, "leading")
+    assert 0 <= found.last_good_tick_age < 60
+    assert "healthy: leading" in found.line()
+
+
+def test_health_of_a_standby_is_good_too(loop, platform, instance, tmp_path):
+    loop.minute()
+    other = Loop(platform.services(DAGSTER_HOME=str(tmp_path / "other")), instance)
+    other.minute()
+    found = look(other.services)
+    assert (found.healthy, found.role) == (True, "standby")
+    assert str(platform.home) in found.leader
+
+
+@pytest.mark.parametrize("age", [GOOD_SECONDS + 1, -GOOD_SECONDS - 1])
+def test_an_old_tick_and_a_clock_that_jumped_are_not_healthy(loop, age):
+    loop.minute()
+    found = look(loop.services, now=time.time() + age)
+    assert not found.healthy
+    assert "last good tick was 3 min ago" in found.line()
+
+
+def test_what_is_missing_is_named(platform, loop):
+    services = loop.services
+    [nothing_yet, nobody, no_daemon] = look(services).problems
+    assert nothing_yet == "no good tick yet"
+    assert "nobody leads" in nobody
+    assert f"no daemon runs on this machine's {platform.home}" in no_daemon
+    with claim(platform.home, fcntl.LOCK_SH), claim(platform.home, fcntl.LOCK_EX, "daemon"):
+        assert len(look(services).problems) == 2
+    with claim(platform.home, fcntl.LOCK_EX):
+        assert len(look(services).problems) == 2
+    loop.minute()
+    services.redis.delete(LEADER)
+    assert "nobody leads" in look(services).line()
+    lost = platform.services(ZLH_REDIS_URL="unix:///nonexistent/redis.sock")
+    assert "Redis" in look(lost).line()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_loop_that_stands_still_is_told_once_and_once_when_it_goes_on():
+    clock, sent, health = Clock(), [], Health(problems=["no good tick yet"])
+    watch = Watch(lambda: health, lambda message: sent.append(message) or True, clock)
+    for _ in range(3):
+        clock.now += STALL_SECONDS / 2
+        watch.once()
+    [told] = sent
+    assert told.severity is Severity.CRITICAL
+    assert "stands still" in told.title
+    assert "Since 5 min: no good tick yet" in told.lines
+    health = Health(1.0, "leading", "me")
+    watch.once()
+    watch.once()
+    assert [m.title for m in sent[1:]] == ["Over: the loop goes on"]
+    assert "8 min" in sent[1].lines[0] or "7 min" in sent[1].lines[0]
+
+
+def test_a_moment_of_weakness_is_not_told():
+    clock, sent = Clock(), []
+    health = Health(problems=["no good tick yet"])
+    watch = Watch(lambda: health, lambda message: sent.append(message) or True, clock)
+    for _ in range(10):
+        clock.now += STALL_SECONDS - 1
+        health = Health(problems=["the last good tick was 4 min ago"])
+        watch.once()
+        clock.now += 1
+        health = Health(1.0, "leading", "me")
+        watch.once()
+    assert sent == []
+
+
+def test_what_discord_did_not_take_is_told_at_the_next_look():
+    clock, tried = Clock(), []
+    watch = Watch(lambda: Health(problems=["x"]), lambda message: tried.append(message), clock)
+    clock.now = STALL_SECONDS
+    watch.once()
+    watch.once()
+    assert len(tried) == 2

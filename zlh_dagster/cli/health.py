@@ -1,0 +1,172 @@
+"""`zlh health`: whether the loop works, for probes; and who tells the operator when it does not."""
+
+import fcntl
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from zlh_dagster.core.messages import Message
+from zlh_dagster.core.pulse import GOOD_SECONDS
+from zlh_dagster.core.rules import Severity
+from zlh_dagster.core.times import words
+from zlh_dagster.resources.redis import RedisUnavailable
+from zlh_dagster.resources.services import Services
+
+STALL_SECONDS = 300.0
+"""For so long the loop may be unwell before it is told: a restart of everything takes less."""
+
+LOOP_STALLED = "loop_stalled"
+"""Its heading in the runbook."""
+
+_LOOK_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What was found.
+
+    Attributes:
+        last_good_tick_age: In seconds, or null while none is known.
+        role: ``leading``, ``standby`` or ``unknown``.
+        leader: Name of the leader, where there is one.
+        problems: Why it is not healthy, for people.
+    """
+
+    last_good_tick_age: float | None = None
+    role: str = "unknown"
+    leader: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def healthy(self) -> bool:
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """As `zlh health --json` prints it."""
+        age = self.last_good_tick_age
+        return {
+            "healthy": self.healthy,
+            "last_good_tick_age_seconds": None if age is None else round(age, 1),
+            "role": self.role,
+            "leader": self.leader,
+            "problems": self.problems,
+        }
+
+    def line(self) -> str:
+        """The same in one line."""
+        if self.problems:
+            return f"not healthy: {'; '.join(self.problems)}"
+        return f"healthy: {self.role}, last good tick {self.last_good_tick_age or 0:.0f} s ago"
+
+
+def look(services: Services, *, now: float | None = None) -> Health:
+    """Asks Redis for the last good tick and the leader, and whether the daemon's process is here.
+
+    Args:
+        services: Of this deployment.
+        now: Seconds since the epoch, the present unless given.
+    """
+    moment = time.time() if now is None else now
+    problems: list[str] = []
+    try:
+        last = services.pulse.last()
+        leader = services.leadership.current()
+    except RedisUnavailable as error:
+        return Health(problems=[str(error)])
+    age = None if last is None else moment - last
+    if age is None:
+        problems.append("no good tick yet")
+    elif not -GOOD_SECONDS < age < GOOD_SECONDS:
+        problems.append(f"the last good tick was {words(abs(age))} ago")
+    role = "unknown"
+    if leader is None:
+        problems.append("nobody leads: the drift sensor does not run")
+    else:
+        role = "leading" if leader.deployment == services.deployment else "standby"
+    if problems and not _daemon_is_here(services.settings.home):
+        problems.append(f"no daemon runs on this machine's {services.settings.home}")
+    return Health(age, role, leader.name if leader else None, problems)
+
+
+def show(out: Console, health: Health, *, as_text: bool) -> int:
+    """Prints it and returns the exit status: 0 while healthy, 1 otherwise."""
+    out.print(health.line() if as_text else json.dumps(health.to_json()), markup=False)
+    return 0 if health.healthy else 1
+
+
+def _daemon_is_here(home: Path) -> bool:
+    """Whether `zlh up` or `zlh serve daemon` has claimed the directory."""
+    # Parts of `zlh serve` share the first: only `zlh up` has it alone.
+    return any(_alone(home / f"{name}.lock") for name in ("zlh", "daemon"))
+
+
+def _alone(path: Path) -> bool:
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+class Watch:
+    """Tells the operator when the loop stands still, and when it goes on; once each.
+
+    Args:
+        look: How it goes now.
+        send: Takes a message; whether it was delivered.
+        clock: Seconds that only go forward.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[], Health],
+        send: Callable[[Message], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._look, self._send, self._clock = look, send, clock
+        self._well = clock()
+        self._told = False
+
+    def once(self) -> None:
+        """One look; the time before the first good tick counts from the start."""
+        health = self._look()
+        now = self._clock()
+        unwell = now - self._well
+        if health.healthy:
+            if self._told:
+                self._told = not self._send(goes_on(unwell))
+            self._well = now
+        elif unwell >= STALL_SECONDS and not self._told:
+            self._told = self._send(stands_still(unwell, health))
+
+    def run(self, over: threading.Event) -> None:
+        """Looks until it is over."""
+        while not over.wait(_LOOK_SECONDS):
+            self.once()
+
+
+def stands_still(seconds: float, health: Health) -> Message:
+    """What is told when the loop stands still."""
+    return Message(
+        Severity.CRITICAL,
+        "The loop stands still: nothing is observed, nothing repaired",
+        (
+            f"Since {words(seconds)}: {'; '.join(health.problems)}",
+            f"Runbook: {LOOP_STALLED}. `zlh health` says how it is now.",
+        ),
+    )
+
+
+def goes_on(seconds: float) -> Message:
+    """What is told when it is over."""
+    lines = (f"It stood still for {words(seconds)}.",)
+    return Message(Severity.CRITICAL, "Over: the loop goes on", lines, good=True)
