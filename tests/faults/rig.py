@@ -203,7 +203,7 @@ class Rig:
             edge.cloudflare.remove(record.id)
         elif surface == "technitium":
             record = next(r for r in edge.technitium.records() if _of(r.name, vmid))
-            edge.technitium.remove(record.key)
+            edge.technitium.remove(record.key())
         else:
             left = edge.velocity.backends()
             gone = next(b for b in left if _of(b.name, vmid) or True)

@@ -9,6 +9,7 @@ import pytest
 from tests.harness import edge_state, statuses, writes
 from zlh_dagster.core.changes import Change
 from zlh_dagster.core.model import Surface
+from zlh_dagster.core.repair import Refusal
 from zlh_dagster.resources import edge_repairs
 from zlh_dagster.resources.cloudflare import Cloudflare
 from zlh_dagster.resources.lease import KEY as LEASE
@@ -225,3 +226,81 @@ def test_a_bug_between_two_groups_leaves_no_row_open_and_nothing_unproved(
     assert asked
     assert len(writes(sandbox)) == 1
     assert statuses(services) == ["succeeded"]
+
+
+def test_a_limit_in_the_middle_is_not_forgotten_for_what_was_proved_before_it(loop, sandbox):
+    """The first server is proved, then the bridge limits: its breaker stays open."""
+    velocity = loop.services.surfaces[Surface.VELOCITY]
+
+    def limit(begun):
+        if begun == 2:
+            sandbox.edge.faults.switch_on("velocity", "status", code=429, reads=False)
+
+    loop.services.surfaces[Surface.VELOCITY] = Slow(velocity, limit)
+    sandbox.edge.velocity.restart()
+    [run] = loop.minute()
+    assert not run.success
+    assert "succeeded" in statuses(loop.services)
+    assert loop.services.gate.limited(Surface.VELOCITY) is not None
+    sandbox.edge.faults.clear()
+    sandbox.edge.journal.clear()
+    loop.minute()
+    assert [e for e in sandbox.edge.journal.entries() if e.surface == "velocity"] == []
+
+
+def test_a_surface_that_limits_is_not_asked_for_the_proof_again_and_again(
+    loop, sandbox, monkeypatch
+):
+    lose(sandbox, 5000)
+    real = Cloudflare.apply
+
+    def limits_afterwards(self, change):
+        real(self, change)
+        sandbox.edge.faults.switch_on("cloudflare", "status", code=429, writes=False)
+        sandbox.edge.journal.clear()
+
+    monkeypatch.setattr(Cloudflare, "apply", limits_afterwards)
+    [run] = loop.minute()
+    assert not run.success
+    assert reads(sandbox, "cloudflare") == 1
+    assert statuses(loop.services) == ["failed"]
+
+
+def test_only_the_surface_that_does_not_show_its_write_counts_a_failure(loop, sandbox):
+    """Technitium says yes and does nothing; the record in Cloudflare is there."""
+    lose(sandbox, 5000)
+    for record in sandbox.edge.technitium.records():
+        if "-5000." in record.name:
+            sandbox.edge.technitium.remove(record.key())
+    sandbox.edge.faults.switch_on("technitium", "write_ignored")
+    [run] = loop.minute()
+    assert not run.success
+    counted = set(loop.services.gate.breakers())
+    assert "technitium" in counted
+    assert "cloudflare" not in counted
+
+
+def test_a_look_that_grew_old_is_renewed_although_nothing_was_written_yet(
+    loop, sandbox, monkeypatch
+):
+    """The first group's rows had changed: the next one's are not written on an old look."""
+    before = edge_state(sandbox)
+    monkeypatch.setattr(edge_repairs, "LOOK_SECONDS", 0.0)
+    real = edge_repairs.EdgeRepairs._changed
+    first = []
+
+    def changed_once(self, group, rows):
+        if not first:
+            first.append(group)
+            return {one.request: Refusal("changed", "another row by now") for one in group}
+        return real(self, group, rows)
+
+    monkeypatch.setattr(edge_repairs.EdgeRepairs, "_changed", changed_once)
+    lose(sandbox, 5000, 5001)
+    sandbox.edge.journal.clear()
+    [run] = loop.minute()
+    assert run.success
+    # The tick, a look, and another one although the first wrote nothing, and the proof.
+    assert reads(sandbox, "cloudflare") == 4
+    loop.minute()
+    assert edge_state(sandbox) == before

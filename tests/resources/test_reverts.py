@@ -11,6 +11,7 @@ from zlh_dagster.core.model import Action
 from zlh_dagster.core.repair import RepairRequest
 from zlh_dagster.resources import http, publisher
 from zlh_dagster.resources.batch import CONTROLLER, OPERATOR
+from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.edge_repairs import EdgeRepairs
 from zlh_dagster.resources.ledger import Ledger
 from zlh_dagster.resources.publisher import EdgePublisher
@@ -225,13 +226,20 @@ def test_a_write_that_fails_is_told_and_the_server_stays_paused(
     assert "server:5000" in services.gate.pauses()
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RedisUnavailable("Redis cannot be reached"), "zlh pause --vmid 5000"),
+        (DatabaseError("paused, but only in Redis: locked"), "paused, but only in Redis"),
+    ],
+)
 def test_a_pause_that_cannot_be_set_is_told_and_the_row_is_closed(
-    revert, repaired, made, sandbox, services, monkeypatch
+    revert, repaired, made, sandbox, services, monkeypatch, error, told
 ):
     """Written is written: the proof and the ledger come first, and the operator hears the rest."""
 
     def lost(pause):
-        raise RedisUnavailable("Redis cannot be reached: pauses are not known")
+        raise error
 
     monkeypatch.setattr(services.gate, "pause", lost)
     event_id, before = repaired
@@ -239,7 +247,7 @@ def test_a_pause_that_cannot_be_set_is_told_and_the_row_is_closed(
     assert edge_state(sandbox) == before
     assert made.events()[-1]["status"] == "succeeded"
     assert outcome.status.value == "succeeded"
-    assert "zlh pause --vmid 5000" in outcome.reason
+    assert told in outcome.reason
 
 
 def test_the_ledger_knows_its_rows_by_name(platform, repaired):

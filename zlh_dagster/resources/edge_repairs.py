@@ -161,7 +161,7 @@ class EdgeRepairs:
         stopped: list[tuple[Ready, Refusal]] = []
         left = list(ready)
         while left:
-            if opened and time.monotonic() - looked_at > LOOK_SECONDS:
+            if len(left) < len(ready) and time.monotonic() - looked_at > LOOK_SECONDS:
                 break
             # A surface that has not yet taken a write in this run gets one server's, to see.
             size = GROUP if self._publisher.tried(left[0].plan) else 1

@@ -21,7 +21,7 @@ from zlh_dagster.resources.batch import Recorder
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.edge import EdgeSurface
 from zlh_dagster.resources.gate import Gate
-from zlh_dagster.resources.http import EdgeError
+from zlh_dagster.resources.http import EdgeError, RateLimited
 from zlh_dagster.resources.lease import Lease
 from zlh_dagster.resources.ledger import Closing, Entry, Fenced, Ledger
 from zlh_dagster.resources.redis import RedisUnavailable
@@ -84,6 +84,7 @@ class EdgePublisher:
         self._ledger = ledger
         self._gate = gate
         self._writer = EdgeWriter(surfaces, lease=lease, gate=gate)
+        self._limited: dict[Surface, str] = {}
 
     def has(self, surfaces: Iterable[Surface]) -> bool:
         """Whether at least one of the surfaces is on."""
@@ -151,7 +152,7 @@ class EdgePublisher:
         """Looks until every change shows or patience ends, and closes the ledger rows."""
         pending = [repair for repair in repairs if repair.attempted]
         done = [_unsent(repair) for repair in repairs if not repair.attempted]
-        sight = Sight({}, {})
+        sight, unproved = Sight({}, {}), set[tuple[str, str, str]]()
         for pause in VERIFY_PAUSES:
             if not pending:
                 break
@@ -170,7 +171,8 @@ class EdgePublisher:
             held = (repair.held.message,) if repair.held is not None else ()
             problems = (*repair.blind, *repair.errors, *held, *sight.unread.values())
             if not problems:
-                for surface in repair.plan.surfaces:
+                changes = repair.plan.changes
+                for surface in {c.surface for c in changes if c.wanted.key in unproved}:
                     self._writer.count_failure(surface, _NOT_SHOWN)
             done.append(_ended(repair, sight.rows(), problems or (_NOT_SHOWN,)))
         unclosed = recorder.close_all([end.closing for end in done])
@@ -179,12 +181,17 @@ class EdgePublisher:
         return outcomes
 
     def _listing(self, surface: Surface) -> pd.DataFrame | str:
-        """All of a surface, or why it could not be read."""
+        """All of a surface, or why it could not be read; one that limits is not asked again."""
+        if surface in self._limited:
+            return self._limited[surface]
         try:
             return self._surfaces[surface].list_records()
         except EdgeError as error:
             self._writer.count_failure(surface, error)
-            return str(error) or type(error).__name__
+            why = str(error) or type(error).__name__
+            if isinstance(error, RateLimited):
+                self._limited[surface] = why
+            return why
         except Exception as error:  # noqa: BLE001 - open rows must come to their proof
             _log.exception("%s could not be read", surface.value)
             return f"{surface.value} could not be read: {type(error).__name__}"
@@ -204,13 +211,13 @@ class EdgePublisher:
         return Stopped("; ".join(closed[s] for s in surfaces), paused[0] if paused else NOT_TRIED)
 
     def _reset(self, outcomes: list[RepairOutcome], done: "list[_End]") -> None:
-        """A proved repair closes the breakers of its surfaces."""
+        """A proved repair closes the breakers of its surfaces, but those that this run opened."""
         pairs = zip(outcomes, done, strict=True)
         proved = {
             s for o, end in pairs if o.status is Status.SUCCEEDED for s in end.repair.plan.surfaces
         }
         try:
-            self._gate.succeeded(proved)
+            self._gate.succeeded(proved - set(self._writer.closed) - set(self._limited))
         except RedisUnavailable as lost:
             _log.warning("%s", lost)
 

@@ -18,6 +18,7 @@ from zlh_dagster.core.model import DNS_SURFACES
 from zlh_dagster.core.repair import Refusal, RepairOutcome, RepairRequest
 from zlh_dagster.core.revert import event_refusal, plan_revert
 from zlh_dagster.resources.batch import Batch, Recorder, converged
+from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.gate import Gate
 from zlh_dagster.resources.ledger import Ledger
 from zlh_dagster.resources.preconditions import Checks
@@ -128,6 +129,9 @@ class Reverts:
         )
         try:
             self._gate.pause(Pause(scope=scope, reason=why, since=time.time()))
+        except DatabaseError as error:
+            _log.error("%s", error)
+            return str(error)
         except RedisUnavailable as error:
             told = (
                 f"the server is not paused, and the loop will undo this: zlh pause --vmid"
