@@ -7,12 +7,15 @@ from dataclasses import replace
 import pytest
 
 from tests.harness import edge_state, statuses, writes
+from zlh_dagster.core.breaker import State
 from zlh_dagster.core.changes import Change
 from zlh_dagster.core.model import Surface
 from zlh_dagster.core.repair import Refusal
 from zlh_dagster.resources import edge_repairs
 from zlh_dagster.resources.cloudflare import Cloudflare
+from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.lease import KEY as LEASE
+from zlh_dagster.resources.ledger import Ledger
 from zlh_dagster.sandbox.cloudflare_records import new_record
 
 SERVERS = range(5000, 5005)
@@ -241,6 +244,7 @@ def test_a_limit_in_the_middle_is_not_forgotten_for_what_was_proved_before_it(lo
     [run] = loop.minute()
     assert not run.success
     assert "succeeded" in statuses(loop.services)
+    assert "velocity" in loop.services.gate.breakers()
     assert loop.services.gate.limited(Surface.VELOCITY) is not None
     sandbox.edge.faults.clear()
     sandbox.edge.journal.clear()
@@ -304,3 +308,68 @@ def test_a_look_that_grew_old_is_renewed_although_nothing_was_written_yet(
     assert reads(sandbox, "cloudflare") == 4
     loop.minute()
     assert edge_state(sandbox) == before
+
+
+def test_one_outage_in_one_repair_does_not_open_a_breaker(loop, sandbox, monkeypatch):
+    """Its write fails, and so do all looks for the proof: that is one outage."""
+    lose(sandbox, 5000)
+    real = Cloudflare.apply
+
+    def away_from_now_on(self, change):
+        sandbox.edge.faults.switch_on("cloudflare", "status", code=500)
+        real(self, change)
+
+    monkeypatch.setattr(Cloudflare, "apply", away_from_now_on)
+    [run] = loop.minute()
+    assert not run.success
+    breaker = loop.services.gate.breakers()["cloudflare"]
+    assert breaker.state(time.time()) is State.CLOSED
+    assert breaker.failures <= 3
+
+
+def test_what_is_not_shown_opens_the_breaker_whatever_else_was_proved(loop, sandbox):
+    """Five servers whose registrations are swallowed, and one whose is not."""
+    velocity = loop.services.surfaces[Surface.VELOCITY]
+    kept = []
+
+    class Swallows(Slow):
+        def apply(self, change):
+            if not kept or change in kept:
+                kept.append(change)
+                self._real.apply(change)
+
+    loop.services.surfaces[Surface.VELOCITY] = Swallows(velocity)
+    sandbox.edge.velocity.restart()
+    [run] = loop.minute()
+    assert not run.success
+    assert "succeeded" in statuses(loop.services)
+    assert statuses(loop.services).count("failed") >= 5
+    assert loop.services.gate.breakers()["velocity"].state(time.time()) is State.OPEN
+
+
+def test_what_was_proved_is_told_although_a_refusal_could_not_be_recorded(
+    loop, sandbox, monkeypatch
+):
+    """The database goes away after the writes, when the rest of the round is recorded."""
+    lose(sandbox, 5000, 5001)
+    real = edge_repairs.EdgeRepairs._changed
+
+    def second_changed(self, group, rows):
+        found = real(self, group, rows)
+        return {
+            **found,
+            **{o.request: Refusal("changed", "x") for o in group if o.request.vmid == 5001},
+        }
+
+    monkeypatch.setattr(edge_repairs.EdgeRepairs, "_changed", second_changed)
+
+    def gone(self, entry, status):
+        raise DatabaseError("the database is gone")
+
+    monkeypatch.setattr(Ledger, "record", gone)
+    [run] = loop.minute()
+    assert not run.success
+    assert statuses(loop.services) == ["succeeded"]
+    told = str([m.payload for m in sandbox.edge.discord.inbox()])
+    assert "5000" in told
+    assert "could not be recorded" in told

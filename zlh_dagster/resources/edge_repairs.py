@@ -209,8 +209,13 @@ class EdgeRepairs:
                 text = f"not tried: {why.message}"
                 failed = self._recorder.failed(one.request, text, code=NOT_TRIED, changes=changes)
                 outcomes.append(failed)
-            else:
+                continue
+            try:
                 outcomes.append(self._recorder.refuse(one.request, why))
+            except DatabaseError as error:
+                # What was written and proved in this round is told all the same.
+                text = f"refused ({why.message}), which could not be recorded: {error}"
+                outcomes.append(self._recorder.failed(one.request, text))
         return outcomes
 
 

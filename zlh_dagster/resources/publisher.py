@@ -85,6 +85,8 @@ class EdgePublisher:
         self._gate = gate
         self._writer = EdgeWriter(surfaces, lease=lease, gate=gate)
         self._limited: dict[Surface, str] = {}
+        self._unread: set[Surface] = set()
+        self._opened: set[Surface] = set()
 
     def has(self, surfaces: Iterable[Surface]) -> bool:
         """Whether at least one of the surfaces is on."""
@@ -173,7 +175,8 @@ class EdgePublisher:
             if not problems:
                 changes = repair.plan.changes
                 for surface in {c.surface for c in changes if c.wanted.key in unproved}:
-                    self._writer.count_failure(surface, _NOT_SHOWN)
+                    if self._writer.count_failure(surface, _NOT_SHOWN):
+                        self._opened.add(surface)
             done.append(_ended(repair, sight.rows(), problems or (_NOT_SHOWN,)))
         unclosed = recorder.close_all([end.closing for end in done])
         outcomes = [_outcome(end, unclosed.get(end.repair.event_id), recorder) for end in done]
@@ -187,10 +190,15 @@ class EdgePublisher:
         try:
             return self._surfaces[surface].list_records()
         except EdgeError as error:
-            self._writer.count_failure(surface, error)
             why = str(error) or type(error).__name__
-            if isinstance(error, RateLimited):
+            limits = isinstance(error, RateLimited)
+            if limits:
                 self._limited[surface] = why
+            # One outage counts once in a run, however often it was looked for the end of it.
+            if limits or surface not in self._unread:
+                self._unread.add(surface)
+                if self._writer.count_failure(surface, error):
+                    self._opened.add(surface)
             return why
         except Exception as error:  # noqa: BLE001 - open rows must come to their proof
             _log.exception("%s could not be read", surface.value)
@@ -217,7 +225,7 @@ class EdgePublisher:
             s for o, end in pairs if o.status is Status.SUCCEEDED for s in end.repair.plan.surfaces
         }
         try:
-            self._gate.succeeded(proved - set(self._writer.closed) - set(self._limited))
+            self._gate.succeeded(proved - set(self._writer.closed) - self._opened)
         except RedisUnavailable as lost:
             _log.warning("%s", lost)
 
