@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: install demo test format lint types imports definitions unit bench lock clean
+.PHONY: install demo test format lint types imports definitions unit bench soak lock clean
 
 install: $(VENV)/.runtime
 
@@ -44,6 +44,10 @@ endif
 # All of them take a quarter of an hour; ARGS="compare octodns" runs some.
 bench: $(VENV)/.bench
 	@$(BIN)/python -m bench $(ARGS)
+
+# Faults at random, for 20 minutes unless ARGS="--seed 7 --minutes 60" says otherwise.
+soak: $(VENV)/.dev
+	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
 # Needs `uv` on the path. The locks carry versions and hashes for Python 3.10 to 3.12, no addresses.
 LOCK := uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \

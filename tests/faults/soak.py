@@ -1,0 +1,162 @@
+"""Faults at random from a seed, for so many minutes: `make soak ARGS="--seed 7 --minutes 60"`.
+
+After each one the loop must be back by itself and no law broken. In the end no secret stands
+anywhere, and memory and open files of the processes that lived all the time have not grown.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.faults.catalogue import ALL
+from tests.faults.rig import Controller, Rig, Seen
+from zlh_dagster.resources.redis import connect
+from zlh_dagster.resources.settings import Settings
+
+RESULTS = Path(__file__).parents[2] / "bench" / "results" / "soak.json"
+GROWTH = 1.5
+"""Memory and open files may end at so many times what they were after the first faults."""
+
+_WARM = 5
+_SECRETS = ("CLOUDFLARE_API_TOKEN", "TECHNITIUM_API_TOKEN", "ZPACK_SECRET", "PROXMOX_TOKEN_SECRET")
+
+
+def main() -> int:
+    """Runs until the time is over or every fault was met so often; prints each."""
+    parser = argparse.ArgumentParser(prog="soak", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--only", default="", help="only faults whose name has this in it")
+    given = parser.parse_args()
+    chance = random.Random(given.seed)
+    faults = [fault for fault in ALL if given.only in fault.name]
+    if not faults:
+        parser.error(f"no fault has {given.only!r} in its name")
+    with tempfile.TemporaryDirectory(prefix="zlh-") as directory:
+        rig = Rig(Path(directory))
+        try:
+            rig.start()
+            seen, usage = _endure(rig, faults, chance, seconds=given.minutes * 60)
+            problems = [*_grown(usage), *_leaked(rig)]
+        finally:
+            rig.close()
+    for problem in problems:
+        _say(f"PROBLEM: {problem}")
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({"seed": given.seed, "faults": _table(seen)}, indent=1))
+    _say(f"{len(seen)} faults, {len(_table(seen))} kinds, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+def _endure(rig: Rig, faults: list, chance: random.Random, *, seconds: float) -> tuple:
+    """Every fault once in a random order, then again, until the time is over."""
+    seen: list[Seen] = []
+    usage: list[dict[str, tuple[int, int, int]]] = []
+    give_up = time.monotonic() + seconds
+    left: list = []
+    while time.monotonic() < give_up:
+        left = left or chance.sample(faults, len(faults))
+        fault = left.pop()
+        one = rig.endure(fault)
+        seen.append(one)
+        usage.append({f"{c.name} {k}": v for c in rig.controllers for k, v in _usage(c).items()})
+        statuses = ", ".join(f"{n} {status}" for status, n in sorted(one.statuses.items()))
+        _say(f"{fault.name}: back after {one.seconds:.1f} s; {statuses}; told {len(one.titles)}")
+    return seen, usage
+
+
+def _usage(controller: Controller) -> dict[str, tuple[int, int, int]]:
+    """Process, resident memory in KiB and open files, of each part."""
+    found = {}
+    for part in ("daemon", "code server", "web server"):
+        with contextlib.suppress(OSError, AssertionError):
+            pid = controller.pid(part)
+            status = Path(f"/proc/{pid}/status").read_text()
+            resident = int(status.split("VmRSS:")[1].split()[0])
+            found[part] = (pid, resident, len(os.listdir(f"/proc/{pid}/fd")))
+    return found
+
+
+def _grown(usage: list[dict[str, tuple[int, int, int]]]) -> list[str]:
+    """Which processes that lived all the time take much more than after the first faults."""
+    by_process: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+    for look in usage:
+        for part, (pid, memory, files) in look.items():
+            by_process[part, pid].append((memory, files))
+    problems = []
+    for (part, _), looks in by_process.items():
+        if len(looks) < 2 * _WARM:
+            continue
+        for what, index in (("KiB", 0), ("open files", 1)):
+            before = statistics.median(look[index] for look in looks[:_WARM])
+            after = statistics.median(look[index] for look in looks[-_WARM:])
+            if after > GROWTH * before:
+                problems.append(f"{part} grew from {before:.0f} to {after:.0f} {what}")
+    return problems
+
+
+def _leaked(rig: Rig) -> list[str]:
+    """Where a secret stands that the controllers were given."""
+    environment = rig.controllers[0].environment
+    hidden = [name for name in environment if name.lower() in Settings.model_fields]
+    secrets = {
+        name: environment[name]
+        for name in hidden
+        if name in _SECRETS or name.startswith("DISCORD_WEBHOOK")
+    }
+    problems = []
+    for where, text in _everything(rig):
+        problems += [
+            f"{name} stands in {where}" for name, s in secrets.items() if s.encode() in text
+        ]
+    return problems
+
+
+def _everything(rig: Rig) -> Iterable[tuple[str, bytes]]:
+    for path in rig.directory.rglob("*"):
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                yield str(path), path.read_bytes()
+    with connect(rig.redis.url) as client:
+        for key in client.scan_iter():
+            with contextlib.suppress(Exception):
+                yield f"Redis: {key}", client.dump(key) or b""
+    for message in rig.sandbox.edge.discord.inbox():
+        yield "Discord", json.dumps(message.payload).encode()
+
+
+def _table(seen: list[Seen]) -> list[dict[str, object]]:
+    """One row for each kind of fault."""
+    by_fault: dict[str, list[Seen]] = defaultdict(list)
+    for one in seen:
+        by_fault[one.fault].append(one)
+    promises = {fault.name: fault.promise for fault in ALL}
+    return [
+        {
+            "fault": name,
+            "promise": promises[name],
+            "times": len(ones),
+            "median": round(statistics.median(one.seconds for one in ones), 1),
+            "worst": round(max(one.seconds for one in ones), 1),
+            "seen": sorted({status for one in ones for status in one.statuses}),
+        }
+        for name, ones in sorted(by_fault.items())
+    ]
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
