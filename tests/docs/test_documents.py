@@ -170,3 +170,9 @@ def test_every_decision_has_a_status():
     assert decisions
     for page in decisions:
         assert "Status: " in page.read_text(), page.name
+
+
+def test_no_file_has_the_marks_of_a_merge_that_was_not_finished():
+    left = re.compile(r"^(<{7} |={7}$|>{7} )", re.M)
+    pages = [*PAGES, ROOT / "Makefile", ROOT / "pyproject.toml", *ROOT.glob("*.yaml")]
+    assert [page.name for page in pages if left.search(page.read_text())] == []

@@ -36,6 +36,9 @@ PARTS = {
     "daemon": "dagster._daemon",
     "web server": "dagster_webserver",
 }
+_PLAIN = ("--rdbcompression", "no")
+"""So that what DUMP gives can be searched."""
+
 _ASK_EVERY = 12.0
 _CLOCKS = 1.5
 """Seconds by which clocks of two processes, and a row and a call, may differ."""
@@ -55,7 +58,7 @@ class OwnRedis:
         options = ("--port", "0", "--unixsocket", str(socket), "--dir", str(self._directory))
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(
-            [server_program(), *options, "--save", "", "--appendonly", "no"], **quiet
+            [server_program(), *options, "--save", "", "--appendonly", "no", *_PLAIN], **quiet
         )
         until(self._answers, seconds=20, what="Redis")
 
