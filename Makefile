@@ -3,9 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+AUDIT := .venv-audit
 ARGS ?=
 
-.PHONY: install demo test format lint types imports definitions unit bench soak lock clean
+.PHONY: install demo test format lint types imports definitions unit bench soak sbom audit lock clean
 
 install: $(VENV)/.runtime
 
@@ -58,10 +59,22 @@ lock:
 	$(LOCK) --extra kubernetes -c requirements.lock -o requirements-kubernetes.lock >/dev/null
 	$(LOCK) --extra dev --extra kubernetes -c requirements-kubernetes.lock \
 	  -o requirements-dev.lock >/dev/null
-	$(LOCK) --extra dev --extra kubernetes --extra bench -c requirements-dev.lock -o requirements-bench.lock >/dev/null
+	$(LOCK) --extra dev --extra kubernetes --extra bench -c requirements-dev.lock \
+	  -o requirements-bench.lock >/dev/null
+	$(LOCK) --extra audit -o requirements-audit.lock >/dev/null
+
+# What is installed to run the controller, as CycloneDX, and known holes in it. The tools have an
+# environment of their own: the one below is what is described.
+sbom: $(AUDIT)/.audit
+	$(AUDIT)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	  --output-file sbom.json requirements.lock
+	@echo "sbom.json: $$(grep -c '"bom-ref": "requirements' sbom.json) packages"
+
+audit: $(AUDIT)/.audit
+	$(AUDIT)/bin/pip-audit --require-hashes --disable-pip --requirement requirements.lock
 
 clean:
-	rm -rf $(VENV) .zlh-demo
+	rm -rf $(VENV) $(AUDIT) .zlh-demo sbom.json
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || { \
@@ -80,6 +93,12 @@ $(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo "installing pinned development tools ..."
 	@$(BIN)/python scripts/install.py requirements-dev.lock
+	@touch $@
+
+$(AUDIT)/.audit: requirements-audit.lock
+	@$(PYTHON) -m venv $(AUDIT)
+	@echo "installing what describes and audits ..."
+	@$(AUDIT)/bin/python scripts/install.py requirements-audit.lock
 	@touch $@
 
 $(VENV)/.bench: requirements-bench.lock $(VENV)/.dev

@@ -16,6 +16,7 @@ from zlh_dagster.resources.cloudflare import Cloudflare
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.lease import KEY as LEASE
 from zlh_dagster.resources.ledger import Ledger
+from zlh_dagster.resources.writer import EdgeWriter
 from zlh_dagster.sandbox.cloudflare_records import new_record
 
 SERVERS = range(5000, 5005)
@@ -373,3 +374,19 @@ def test_what_was_proved_is_told_although_a_refusal_could_not_be_recorded(
     told = str([m.payload for m in sandbox.edge.discord.inbox()])
     assert "5000" in told
     assert "could not be recorded" in told
+
+
+def test_a_bug_in_the_writing_leaves_no_row_open(loop, sandbox, monkeypatch):
+    """No thread can be started any more, say; what was sent by then is proved."""
+    lose(sandbox, 5000)
+    real = EdgeWriter.write
+
+    def breaks(self, repairs):
+        real(self, repairs)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(EdgeWriter, "write", breaks)
+    [run] = loop.minute()
+    assert run.success
+    assert statuses(loop.services) == ["succeeded"]
+    assert len(records(sandbox, 5000)) == 2

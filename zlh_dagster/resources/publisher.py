@@ -147,7 +147,12 @@ class EdgePublisher:
             OpenRepair(ready.request, ready.plan, event_id, ready.blind)
             for ready, event_id in zip(free, ids, strict=True)
         ]
-        self._writer.write(opened)
+        try:
+            self._writer.write(opened)
+        except Exception as error:  # noqa: BLE001 - what is open must come to its proof
+            _log.exception("not all of a group was written")
+            for repair in opened:
+                repair.errors.append(type(error).__name__)
         return opened, stopped
 
     def prove(self, repairs: Sequence[OpenRepair], recorder: Recorder) -> list[RepairOutcome]:
