@@ -120,7 +120,7 @@ def test_an_empty_fleet_that_was_read_leaves_only_orphans():
     stray = {"surface": "velocity", "type": "BACKEND", "name": "mc-9", "content": None}
     made = judged(tick_of([], [stray]))
     assert made.counts() == {**dict.fromkeys((k.value for k in DriftKind), 0), "orphan": 1}
-    assert [f.incident for f in made.decisions.findings] == ["orphan:velocity"]
+    assert [f.incident for f in made.decisions.findings] == ["orphan:velocity:BACKEND mc-9"]
 
 
 def test_drift_and_orphans_are_counted_side_by_side(containers, rows):

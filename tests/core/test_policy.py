@@ -17,7 +17,7 @@ from tests.core.builders import (
 from zlh_dagster.core.compare import compare, empty_drift, orphans
 from zlh_dagster.core.desired import INVALID_COLUMNS
 from zlh_dagster.core.model import Action, Surface
-from zlh_dagster.core.policy import NAMED_IN_A_MESSAGE, PolicyConfig, action_for, decide
+from zlh_dagster.core.policy import PolicyConfig, action_for, decide
 from zlh_dagster.core.repair import Decisions, RepairRequest
 from zlh_dagster.core.rules import Severity
 
@@ -254,17 +254,19 @@ def orphan_rows(names: list[str], surface: str = "cloudflare"):
     return orphans(listing(rows), claimed=(), config=EDGE)
 
 
-def test_orphans_are_one_report_for_each_surface_and_nothing_is_done():
-    alone = orphan_rows([f"old-{n}" for n in range(NAMED_IN_A_MESSAGE + 3)])
+def test_each_orphan_is_reported_and_nothing_is_done():
+    """One that comes later is news although another one is known."""
+    alone = orphan_rows(["old-0", "old-1"])
     made = decisions(fleet(1), in_step(fleet(1)), alone=alone)
     assert made.repairs == ()
-    [finding] = made.findings
-    assert (finding.incident, finding.severity) == ("orphan:cloudflare", Severity.INFO)
-    assert finding.action is None
-    assert "13 without a server" in finding.title
-    assert "old-9.example.gg and 3 more" in finding.text
-    assert "old-10" not in finding.text
-    assert "deletes nothing" in finding.text
+    first, second = made.findings
+    assert (first.incident, second.incident) == (
+        "orphan:cloudflare:A old-0.example.gg",
+        "orphan:cloudflare:A old-1.example.gg",
+    )
+    assert (first.severity, first.action) == (Severity.INFO, None)
+    assert first.title == "cloudflare: A old-0.example.gg has no server"
+    assert "deletes nothing" in first.text
 
 
 def test_an_unusable_row_is_told_with_its_reason():

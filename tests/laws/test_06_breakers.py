@@ -11,6 +11,7 @@ from zlh_dagster.cli.holds import BadRequest, approve, pause
 from zlh_dagster.resources import pauses
 from zlh_dagster.resources.gate import APPROVALS, BREAKERS, LIMITS, RESETS
 from zlh_dagster.resources.incidents import KEY as INCIDENTS
+from zlh_dagster.resources.lease import KEY as LEASE
 from zlh_dagster.resources.messages import KEY as MESSAGES
 from zlh_dagster.sandbox.publish import publish_database
 
@@ -340,3 +341,24 @@ def test_breakers_bytes_that_are_no_text_do_not_stop_the_loop(loop, sandbox, key
     assert run.success
     assert len(writes(sandbox)) == 1
     assert statuses(loop.services) == ["succeeded"]
+
+
+def test_breakers_an_approval_is_not_lost_by_a_run_that_does_not_get_the_lease(
+    loop, sandbox, before, mass
+):
+    loop.minute()
+    approve(loop.services, "mass_drift:cloudflare")
+    loop.services.redis.set(LEASE, '{"run": "another", "host": "x"}', px=60_000)
+    loop.minute()
+    assert writes(sandbox) == []
+    loop.services.redis.delete(LEASE)
+    loop.minute()
+    assert edge_state(sandbox) == before
+
+
+def test_breakers_of_a_server_are_not_opened_by_a_dry_run(loop, sandbox):
+    """It would hold for an hour, although nothing was asked for that could be too much."""
+    minutes_of_deletion(loop, sandbox, 3)
+    assert statuses(loop.services, vmid=5000) == ["succeeded"] * 3
+    loop.by_hand((5000, "dns_republish"), live=False)
+    assert "server:5000" not in loop.services.gate.breakers()

@@ -1,5 +1,6 @@
 """Agents of a fleet that is too large for one process."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -163,3 +164,59 @@ def test_old_rounds_are_deleted_and_ticks_are_not_taken_for_rounds(platform, sha
     assert done.counts["agent_rounds"] == 2
     assert services.agent_rounds.ticks() == {}
     assert len(services.snapshots.ticks()) == 2
+
+
+def test_who_was_not_well_in_the_round_is_asked_again_by_the_tick(platform, sharded):
+    """A restart that fell between the two is no silent agent."""
+    assert sharded.observe().success
+    platform.sandbox.edge.containers.change_agent(5003, mode="refused")
+    sharded.shards(sharded.next_round())
+    platform.sandbox.edge.containers.change_agent(5003, mode="healthy")
+    platform.sandbox.edge.journal.clear()
+    assert sharded.observe().success
+    assert len(asked(platform)) == 1
+    seen = agents_of_the_newest_tick(sharded)
+    assert set(seen.rows["answer"]) == {"healthy"}
+    assert len(seen.rows) == 9
+    assert seen.requests == 10
+
+
+def test_of_a_fleet_that_is_not_well_no_more_than_a_shard_is_asked_again(platform, sharded):
+    assert sharded.observe().success
+    for vmid in range(5000, 5008):
+        platform.sandbox.edge.containers.change_agent(vmid, mode="refused")
+    sharded.shards(sharded.next_round())
+    assert sharded.observe().success
+    answers = agents_of_the_newest_tick(sharded).rows["answer"].value_counts()
+    assert (answers["silent"], answers["unknown"], answers["healthy"]) == (3, 5, 1)
+
+
+def aged(snapshot, seconds, **values):
+    return replace(snapshot, taken_at=snapshot.taken_at - timedelta(seconds=seconds), **values)
+
+
+def test_a_round_is_as_old_as_its_first_shard_and_does_not_hide_a_newer_one(platform):
+    services = platform.services(ZLH_AGENT_SHARD_SIZE="3")
+    payloads = observe_payloads(services, "new")
+    taken = [observe_shard(services, payloads, shard) for shard in shards_for(9, 3)]
+    services.agent_rounds.write(aged(taken[0], 40))
+    for snapshot in taken[1:]:
+        services.agent_rounds.write(snapshot)
+    now = datetime.now(timezone.utc)
+    merged = merge(services.agent_rounds, "t", now=now)
+    assert merged.taken_at == aged(taken[0], 40).taken_at
+    assert not merge(services.agent_rounds, "t", now=now + timedelta(seconds=51)).observed
+    # A late shard of an older round is written last.
+    for snapshot in taken:
+        services.agent_rounds.write(aged(snapshot, 300, tick="old"))
+    assert merge(services.agent_rounds, "t", now=now).taken_at == merged.taken_at
+
+
+def test_a_round_from_before_a_repair_does_not_make_the_tick_old(platform, sharded):
+    """What was repaired meanwhile is seen by the tick itself."""
+    sharded.minute()
+    sharded.minute()
+    store = sharded.services.snapshots
+    tick = load_tick(store, store.newest_tick())
+    assert tick.agents.taken_at < tick.payloads.taken_at
+    assert tick.taken_at > tick.agents.taken_at

@@ -247,6 +247,7 @@ def test_a_limit_in_the_middle_is_not_forgotten_for_what_was_proved_before_it(lo
     assert "succeeded" in statuses(loop.services)
     assert "velocity" in loop.services.gate.breakers()
     assert loop.services.gate.limited(Surface.VELOCITY) is not None
+    assert loop.services.gate.breakers()["velocity"].state(time.time()) is State.OPEN
     sandbox.edge.faults.clear()
     sandbox.edge.journal.clear()
     loop.minute()

@@ -160,8 +160,11 @@ def test_an_approval_lets_one_batch_through_and_is_used_up(loop, sandbox):
     assert incidents(loop.tick()) == [MASS]
     assert loop.tick().repairs == ()
     loop.services.gate.approve(MASS)
-    assert len(loop.tick().repairs) >= 6
-    assert loop.services.gate.holds().approved == frozenset()
+    launch = loop.tick()
+    assert len(launch.repairs) >= 6
+    assert launch.approvals == (MASS,)
+    assert loop.services.gate.holds().approved == {MASS}, "spent by the run, under the lease"
+    loop.services.gate.spend(launch.approvals)
     assert loop.tick().repairs == (), "still there, and not approved again"
 
 

@@ -465,3 +465,18 @@ def test_a_second_repair_of_the_same_operation_finds_nothing_to_do(run):
     run(CLEAR)
     assert run(CLEAR).status is None
     assert len(run.bench.events()) == 1
+
+
+@pytest.mark.parametrize(("what", "expected"), [("job", "job_alive"), ("pause", "paused")])
+def test_what_changes_while_proxmox_is_listed_is_seen(run, db, services, what, expected):
+    """The listing may take seconds: jobs, pauses and guards are looked at once more after it."""
+
+    class Slow(Proxmox):
+        def list_containers(self):
+            if what == "job":
+                put_job(services.redis, "provisioning", "2", "active")
+            else:
+                services.gate.pause(Pause(EVERYTHING, "x", 1.0))
+            return super().list_containers()
+
+    assert refused(run, db, FAIL, proxmox=Slow(ACTIVE)) == expected

@@ -1,11 +1,12 @@
 """A run's one message, and the messages of incidents that are over brought up to date."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
 from tests.harness import titles
-from zlh_dagster.core.incidents import REMINDERS, Incident
+from zlh_dagster.core.incidents import REMINDERS, RETELL_SECONDS, Incident
 from zlh_dagster.core.model import Action
 from zlh_dagster.core.repair import Finding, RepairOutcome, RepairRequest, Status
 from zlh_dagster.core.result import BatchResult
@@ -123,15 +124,38 @@ def test_discord_that_fails_costs_the_message_and_not_the_bookkeeping(
     [incident] = services.incidents.all_open().values()
     assert incident.message is None
     say(over=(incident,))
-    assert services.incidents.all_open() == {}
+    assert set(services.incidents.all_open()) == {incident.name}, "that it is over was not told"
 
 
-def test_an_edit_that_discord_refuses_ends_the_incident_all_the_same(say, services, sandbox):
+def test_what_is_over_stays_open_until_discord_takes_it(say, services, sandbox):
     say(findings=(finding(),))
     incident = now_open(services, "agent_offline:5000")
     sandbox.edge.faults.switch_on("discord", "status", code=500)
     say(over=incident)
+    assert set(services.incidents.all_open()) == {"agent_offline:5000"}
+    sandbox.edge.faults.clear()
+    say(over=incident)
     assert services.incidents.all_open() == {}
+    assert [title for title, _ in shown(sandbox)] == ["Over: Server 5000: agent offline"] * 2
+
+
+def test_what_has_no_channel_keeps_nothing_else_from_being_told(platform, sandbox):
+    services = platform.services(DISCORD_WEBHOOK_CRITICAL=None)
+    worse = replace(finding(5001), severity=Severity.CRITICAL)
+    result = BatchResult(findings=(finding(), worse))
+    assert tell(services, result, run_id="0123456789", requested_by="controller")
+    [message] = sandbox.edge.discord.inbox()
+    assert message.level == "warning"
+
+
+def test_an_incident_whose_run_died_before_telling_is_told_again(services):
+    """It is opened as untold; a message that was sent ends that, or a level without a channel."""
+    opened = replace(Incident.of(finding(), now=1.0), untold_at=1.0)
+    services.incidents.open(opened)
+    assert opened.reminder_due(1.0 + RETELL_SECONDS)
+    services.incidents.told([opened.name], "17")
+    [known] = services.incidents.all_open().values()
+    assert (known.message, known.untold_at) == ("17", None)
 
 
 def test_redis_gone_costs_the_edit_and_never_the_run(platform, sandbox, caplog):

@@ -55,8 +55,8 @@ class Tick:
 
     @property
     def taken_at(self) -> datetime:
-        """When the first of them was begun."""
-        return min(snapshot.taken_at for snapshot in self.snapshots)
+        """When the tick began to look; answers of agents may be those of a round before it."""
+        return min(s.taken_at for s in self.snapshots if s is not self.agents)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ _ENDED_BY_THEIR_OWN_RUNS = (DIGEST_RUN_FAILED, RETENTION_RUN_FAILED)
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A batch to ask for, and what became of the incidents."""
+    """A batch to ask for, what became of the incidents, and approvals that the batch uses up."""
 
     repairs: tuple[RepairRequest, ...] = ()
     incidents: Changes = field(default_factory=Changes)
+    approvals: tuple[str, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:

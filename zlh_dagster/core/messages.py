@@ -6,7 +6,7 @@ tail. Text that customers choose cannot mention anybody and cannot format anythi
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -148,7 +148,12 @@ def payload(message: Message) -> dict[str, Any]:
 
 
 def batch_message(
-    result: BatchResult, *, run_id: str, requested_by: str, now: float
+    result: BatchResult,
+    *,
+    run_id: str,
+    requested_by: str,
+    now: float,
+    channels: Collection[Severity] = tuple(Severity),
 ) -> Message | None:
     """The one message of a repair run, or ``None`` when there is nothing to tell.
 
@@ -157,6 +162,8 @@ def batch_message(
         run_id: The run.
         requested_by: ``controller`` or ``operator``.
         now: Seconds since the epoch, for how long incidents lasted.
+        channels: Levels that have a channel: the worst of those is taken, so that what has none
+            keeps nothing else from being told.
     """
     news = [o for o in result.outcomes if o.status is not None and o.is_news]
     by_status = {s: [o for o in news if o.status is s] for s in _TOLD}
@@ -182,7 +189,7 @@ def batch_message(
         lines.append(f"An earlier run ended in the middle of {n} repair(s); the ledger says which.")
     nothing_else = not (news or result.findings or result.due or result.interrupted)
     return Message(
-        severity=min(severities, key=_ORDER.index),
+        severity=min(severities, key=lambda s: (s not in channels, _ORDER.index(s))),
         title=_title(by_status, result),
         lines=tuple(lines),
         footer=f"run {run_id[:8]} · {requested_by} · {result.seconds:.1f} s",

@@ -167,15 +167,15 @@ def _escalations(rows: pd.DataFrame) -> Iterable[Finding]:
 
 
 def _orphan_reports(orphans: pd.DataFrame) -> Iterable[Finding]:
-    for surface, rows in orphans.groupby("surface", sort=True):
-        names = (rows["type"] + " " + rows["name"]).tolist()
+    keys = orphans[["surface", "type", "name"]].drop_duplicates()
+    for surface, kind, name in sorted(keys.itertuples(index=False, name=None)):
         yield Finding(
-            incident=f"{Kind.ORPHAN.value}:{surface}",
+            incident=f"{Kind.ORPHAN.value}:{surface}:{kind} {name}",
             severity=RULES[Kind.ORPHAN].message,
-            title=f"{surface}: {len(names)} without a server",
-            text=f"{_listed(names)}. Reported only: this controller deletes nothing.",
-            surface=Surface(str(surface)),
-            sources=(SOURCE_OF[Surface(str(surface))], PAYLOADS),
+            title=f"{surface}: {kind} {name} has no server",
+            text="Reported only: this controller deletes nothing.",
+            surface=Surface(surface),
+            sources=(SOURCE_OF[Surface(surface)], PAYLOADS),
         )
 
 

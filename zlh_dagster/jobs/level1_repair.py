@@ -57,13 +57,14 @@ class RepairConfig(dg.Config):
     """What to repair; `live` false records what would be done.
 
     What the controller adds: findings to tell, incidents to remind of (`due`) and those that are
-    over, and when it decided (seconds since the epoch).
+    over, approvals that this batch uses up, and when it decided (seconds since the epoch).
     """
 
     repairs: list[RepairItem] = Field(default_factory=list)
     findings: list[FindingItem] = Field(default_factory=list)
     due: list[str] = Field(default_factory=list)
     over: list[str] = Field(default_factory=list)
+    approvals: list[str] = Field(default_factory=list)
     requested_by: str = OPERATOR
     live: bool = False
     decided_at: float | None = None
@@ -130,6 +131,7 @@ def repair_batch(
             decided_at=config.decided_at,
             due=tuple(config.due),
             over=tuple(config.over),
+            approvals=tuple(config.approvals),
         )
         result = batch_run.run_batch(services, lease.lease, batch)
     except _TOLD as error:
@@ -190,6 +192,7 @@ def run_config(launch: Launch, *, live: bool, decided_at: float) -> dict[str, An
         "findings": [finding.to_json() for finding in launch.findings],
         "due": list(launch.incidents.due),
         "over": list(launch.incidents.over),
+        "approvals": list(launch.approvals),
         "requested_by": CONTROLLER,
         "live": live,
         "decided_at": decided_at,

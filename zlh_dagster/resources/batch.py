@@ -31,6 +31,7 @@ class Batch:
         decided_at: When the controller decided it, seconds since the epoch; null by hand.
         due: Incidents to remind of.
         over: Incidents that are over.
+        approvals: The operator's approvals that this batch uses up.
     """
 
     repairs: tuple[RepairRequest, ...]
@@ -42,6 +43,7 @@ class Batch:
     decided_at: float | None = None
     due: tuple[str, ...] = ()
     over: tuple[str, ...] = ()
+    approvals: tuple[str, ...] = ()
 
     @property
     def by_hand(self) -> bool:

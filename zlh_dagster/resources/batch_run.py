@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.launch import REPAIR_RUN_FAILED
@@ -69,6 +70,8 @@ def run_batch(services: Services, lease: Lease, batch: Batch) -> BatchResult:
     recorder = Recorder(batch, services.ledger, open_incidents)
     findings = tuple(finding for finding in batch.findings if recorder.finding(finding))
     interrupted = services.ledger.interrupt_below(batch.fencing_token)
+    # Under the lease, and before the first write: good for one batch, and lost by none that waits.
+    services.gate.spend(batch.approvals)
     publisher = EdgePublisher(
         surfaces=services.surfaces, ledger=services.ledger, lease=lease, gate=services.gate
     )
@@ -90,8 +93,9 @@ def run_batch(services: Services, lease: Lease, batch: Batch) -> BatchResult:
     try:
         now = time.time()
         for finding in recorder.opened:
-            incidents.open(Incident.of(finding, now=now))
-        incidents.close([*over, REPAIR_RUN_FAILED])
+            # Untold until the message is sent: a run that dies before is made up for.
+            incidents.open(replace(Incident.of(finding, now=now), untold_at=now))
+        incidents.close([REPAIR_RUN_FAILED])
     except RedisUnavailable as error:
         _log.warning("%s: what was told may be told again", error)
     # What this run has just mended is over, and not called still open.

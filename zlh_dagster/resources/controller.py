@@ -61,7 +61,7 @@ def ask(
     unobserved_ticks: Mapping[str, int],
     redis_lost_since: float | None,
 ) -> Launch:
-    """What to ask for now; keeps what became of the incidents and uses up approvals.
+    """What to ask for now; keeps what became of the incidents, uses up approvals of nothing.
 
     Args:
         services: The outside systems.
@@ -91,7 +91,10 @@ def ask(
     )
     try:
         services.incidents.note(launch.incidents, now=now)
-        services.gate.spend(_spent(assessment))
+        if launch.repairs:
+            launch = replace(launch, approvals=tuple(_spent(assessment)))
+        else:
+            services.gate.spend(_spent(assessment))
         if redis_lost_since is not None:
             # Kept only now, for the run that tells that it is over.
             services.incidents.open(replace(_REDIS_LOST, opened_at=redis_lost_since))

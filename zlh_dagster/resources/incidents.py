@@ -43,10 +43,10 @@ class Incidents:
         for name in changes.tried:
             self._update(name, tried_at=now)
 
-    def told(self, names: Iterable[str], message: str) -> None:
-        """Keeps by which message incidents were told."""
+    def told(self, names: Iterable[str], message: str | None) -> None:
+        """Keeps by which message incidents were told, or that there is no channel for it."""
         for name in names:
-            self._update(name, message=message)
+            self._update(name, message=message, untold_at=None)
 
     def reminded(self, incidents: Iterable[Incident], *, now: float) -> None:
         """Keeps that incidents were reminded of; one reminder stands for all that were due."""

@@ -4,13 +4,14 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Protocol
 
 import pandas as pd
 
 from zlh_dagster.core.desired import desired_edge
-from zlh_dagster.core.fleet import agents_frame, containers_frame, operations_frame
+from zlh_dagster.core.fleet import Answer, agents_frame, containers_frame, operations_frame
 from zlh_dagster.core.judge import INVALID, Tick
 from zlh_dagster.core.model import Surface, records_frame
 from zlh_dagster.core.policy import AGENTS, CONTAINERS, OPERATIONS, PAYLOADS, SOURCE_OF
@@ -105,8 +106,33 @@ def observe_agents(services: Services, payloads: Snapshot) -> Snapshot:
         return _off(AGENTS, payloads.tick, nothing, reason)
     rows = to_ask(payloads.rows)
     if shards_for(len(rows), settings.zlh_agent_shard_size):
-        return merge(services.agent_rounds, payloads.tick, now=_now())
+        return _again(services, merge(services.agent_rounds, payloads.tick, now=_now()), rows)
     return _ask(services, AGENTS, payloads.tick, rows)
+
+
+def _again(services: Services, merged: Snapshot, rows: pd.DataFrame) -> Snapshot:
+    """A round's answers are a minute old: who was not well then is asked once more, now.
+
+    As many as one shard has; the rest of a fleet that is not well as a whole is ``unknown``.
+    """
+    answers = merged.rows
+    unwell = answers["answer"] != Answer.HEALTHY.value
+    asked = rows[rows["vmid"].isin(answers.loc[unwell, "vmid"])]
+    asked = asked.head(services.settings.zlh_agent_shard_size)
+    if not merged.observed or not unwell.any():
+        return merged
+    now = _ask(services, AGENTS, merged.tick, asked)
+    if not now.observed:
+        return replace(now, requests=now.requests + merged.requests)
+    rest = answers[unwell & ~answers["vmid"].isin(asked["vmid"])].assign(
+        answer=Answer.UNKNOWN.value, detail="not asked again in this tick"
+    )
+    known = pd.concat([answers[~unwell], now.rows, rest], ignore_index=True)
+    return replace(
+        merged,
+        rows=known.astype(answers.dtypes.to_dict()).sort_values("vmid", ignore_index=True),
+        requests=merged.requests + now.requests,
+    )
 
 
 def observe_shard(services: Services, payloads: Snapshot, shard: Shard) -> Snapshot:

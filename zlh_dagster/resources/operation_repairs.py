@@ -85,33 +85,38 @@ class OperationRepairs:
             Fenced: If another controller has taken over.
             RedisUnavailable: If Redis does not answer.
         """
-        refusal = self._checks.refusals([request]).get(request)
-        payloads = self._read_payloads()
-        refusal = refusal or operation_refusal(request, payloads)
-        if refusal is not None:
-            return self._recorder.refuse(request, refusal)
-        now = datetime.now(timezone.utc)
-        open_operations = self._read_operations()
-        row = _chosen(request, open_operations)
+        row = self._look(request)
+        release = _releases(request, row)
+        if release and isinstance(row, dict):
+            refusal = self._container(int(row["vmid"]))
+            # The listing may have taken its time: everything else is looked at once more.
+            row = refusal or self._look(request)
         if isinstance(row, Refusal):
             return self._recorder.refuse(request, row)
         if row is None:
             return converged(request, "the operation is not open any more")
-        refusal = _not_dead(request, row, now)
-        if refusal is not None:
-            return self._recorder.refuse(request, refusal)
-        release = False
-        if request.action is Action.FAIL_STUCK_PROVISIONING and not pd.isna(row["vmid"]):
-            refusal = _in_use(row, open_operations) or self._container(int(row["vmid"]), payloads)
-            if refusal is not None:
-                return self._recorder.refuse(request, refusal)
-            release = True
         change = _describe(request, row)
         before = _plain(row)
         if not batch.live:
             after = {"status": _target_status(request)}
             return self._recorder.dry_run(request, before=before, after=after, changes=(change,))
         return self._write(batch, request, row, release=release, change=change)
+
+    def _look(self, request: RepairRequest) -> dict[str, Any] | Refusal | None:
+        """The operation as it is now, or why it is not closed; null when it is open no more."""
+        refusal = self._checks.refusals([request]).get(request)
+        refusal = refusal or operation_refusal(request, self._read_payloads())
+        if refusal is not None:
+            return refusal
+        now = datetime.now(timezone.utc)
+        open_operations = self._read_operations()
+        row = _chosen(request, open_operations)
+        if not isinstance(row, dict):
+            return row
+        refusal = _not_dead(request, row, now)
+        if refusal is None and _releases(request, row):
+            refusal = _in_use(row, open_operations)
+        return refusal or row
 
     def _write(
         self,
@@ -178,7 +183,7 @@ class OperationRepairs:
             event_id=event_id,
         )
 
-    def _container(self, vmid: int, payloads: pd.DataFrame) -> Refusal | None:
+    def _container(self, vmid: int) -> Refusal | None:
         """Why a VMID may not be released: only a listing that is whole proves it unused.
 
         A token that may see some containers gets a list of those, and a node lists its own; one
@@ -201,6 +206,7 @@ class OperationRepairs:
                 "container_exists",
                 f"a container {vmid} exists: its VMID and ports are in use. Look at it in Proxmox",
             )
+        payloads = self._read_payloads()
         active = payloads.loc[payloads["lifecycle"] == "active", "vmid"]
         absent = sorted(set(active) - set(containers["vmid"]))
         if absent:
@@ -233,6 +239,12 @@ def _chosen(request: RepairRequest, frame: pd.DataFrame) -> dict[str, Any] | Ref
             "ambiguous", f"server {request.vmid} has {len(rows)} such operations: {names}"
         )
     return rows[0] if rows else None
+
+
+def _releases(request: RepairRequest, row: dict[str, Any] | Refusal | None) -> bool:
+    """Whether closing the operation gives a VMID and ports back."""
+    creates = request.action is Action.FAIL_STUCK_PROVISIONING
+    return creates and isinstance(row, dict) and not pd.isna(row["vmid"])
 
 
 def _in_use(row: dict[str, Any], frame: pd.DataFrame) -> Refusal | None:

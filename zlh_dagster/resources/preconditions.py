@@ -28,6 +28,7 @@ class Checks:
     def __init__(
         self, batch: Batch, *, ledger: Ledger, gate: Gate, budget: int, level2: Collection[str]
     ) -> None:
+        self._live = batch.live
         self._ledger = ledger
         self._gate = gate
         self._budget = budget
@@ -36,7 +37,9 @@ class Checks:
         self._stale = _stale_refusal(batch)
 
     def refusals(self, requests: Sequence[RepairRequest]) -> dict[RepairRequest, Refusal]:
-        """Why each refused request is refused; a server over its budget gets an open breaker.
+        """Why each refused request is refused.
+
+        A server over its budget gets an open breaker, unless nothing would be written anyway.
 
         Raises:
             DatabaseError: If the ledger cannot be read.
@@ -56,7 +59,7 @@ class Checks:
             )
             if refusal is None and request.vmid is not None:
                 refusal = budget_refusal(request.vmid, spent, self._budget)
-                if refusal is not None:
+                if refusal is not None and self._live:
                     count = spent[request.vmid]
                     self._gate.open_server(request.vmid, f"{count} repairs within an hour")
             if refusal is not None:

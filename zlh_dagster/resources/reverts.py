@@ -78,6 +78,11 @@ class Reverts:
         request = replace(
             request, vmid=event["vmid"], reason=f"revert of {event['action']} {request.target}"
         )
+        refused = self._checks.refusals([request]).get(request)
+        if refused is not None:
+            return self._recorder.refuse(request, refused)
+        sight = self._publisher.look(DNS_SURFACES)
+        # After the look, which may have taken its time.
         payloads = self._read_payloads()
         desired = desired_edge(payloads, self._edge)
         guards = edge_refusals(
@@ -86,7 +91,6 @@ class Reverts:
         refused = self._checks.refusals([request]).get(request) or guards.get(request.vmid or 0)
         if refused is not None:
             return self._recorder.refuse(request, refused)
-        sight = self._publisher.look(DNS_SURFACES)
         mine = desired.records[desired.records["vmid"] == request.vmid]
         plan = plan_revert(event, desired=mine, observed=sight.rows())
         blind = tuple(sight.unread.values())

@@ -85,7 +85,7 @@ def merge(store: SnapshotStore, tick: str, *, now: datetime) -> Snapshot:
         if min(part.taken_at for part in parts) < now - _FRESH:
             seconds = _FRESH.total_seconds()
             reason = f"the last whole round of the agents' shards is older than {seconds:.0f} s"
-            break
+            continue
         return _merged(parts, tick)
     return Snapshot(AGENTS, tick, now, Outcome.UNOBSERVED, agents_frame([]), reason)
 

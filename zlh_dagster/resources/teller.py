@@ -5,6 +5,7 @@ import time
 
 from zlh_dagster.core.messages import Sent, batch_message, over_text
 from zlh_dagster.core.result import BatchResult
+from zlh_dagster.core.rules import Severity
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 
@@ -20,19 +21,23 @@ def tell(services: Services, result: BatchResult, *, run_id: str, requested_by: 
     Discord or Redis failing costs a message its edit, never the run.
     """
     now = time.time()
-    message = batch_message(result, run_id=run_id, requested_by=requested_by, now=now)
+    channels = [severity for severity in Severity if services.discord.takes(severity)]
+    message = batch_message(
+        result, run_id=run_id, requested_by=requested_by, now=now, channels=channels
+    )
     message_id = services.discord.post(message) if message is not None else None
     try:
         if message is not None and message_id:
             names = result.opened
             if names:
                 services.messages.keep(message_id, Sent(message, dict.fromkeys(names, "")))
-                services.incidents.told(names, message_id)
-        if message is not None and message_id is None and services.discord.takes(message.severity):
+        if message is not None and message_id is None and message.severity in channels:
+            # What is over stays open until that is told: the next tick finds it over again.
             names = (*result.opened, *(incident.name for incident in result.due))
             services.incidents.untold(names, now=now)
-        else:
-            services.incidents.reminded(result.due, now=now)
+            return True
+        services.incidents.told(result.opened, message_id)
+        services.incidents.reminded(result.due, now=now)
         _edit(services, result, now=now)
         services.incidents.close([incident.name for incident in result.over])
     except RedisUnavailable as error:
