@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.catalogue import ALL
 from zlh_dagster.cli.health import LOOP_STALLED
 from zlh_dagster.core import holds, repair
 from zlh_dagster.core.desired import guard_reason
@@ -176,3 +177,9 @@ def test_no_file_has_the_marks_of_a_merge_that_was_not_finished():
     left = re.compile(r"^(<{7} |={7}$|>{7} )", re.M)
     pages = [*PAGES, ROOT / "Makefile", ROOT / "pyproject.toml", *ROOT.glob("*.yaml")]
     assert [page.name for page in pages if left.search(page.read_text())] == []
+
+
+def test_every_fault_is_on_the_page_with_its_promise():
+    text = (ROOT / "docs/reliability.md").read_text()
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| (yes|-) \|$", text, re.M)
+    assert rows == [(f.name, f.promise, "yes" if f.quick else "-") for f in ALL]

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
-from tests.faults.rig import LEASE_SECONDS, OPEN_SECONDS, PARTS, Controller, Fault, Rig, kill
+from tests.faults.rig import BACK_SECONDS, LEASE_SECONDS, PARTS, Controller, Fault, Rig, kill
 from tests.stack.stack import until
+from zlh_dagster.resources.gate import LIMIT_SECONDS
 from zlh_dagster.resources.lease import KEY as LEASE
 from zlh_dagster.resources.redis import connect
 
@@ -199,36 +200,30 @@ DATABASE = [
 
 _LISTING = "the surface is unobserved, nothing on it is drift"
 _WRITING = "a write counts only when a fresh read shows it"
+_LIMIT = "nothing is sent there until then"
+_NO_LIMIT = f"nothing is sent there for {LIMIT_SECONDS / 60:.0f} minutes"
 API = [
-    Fault(f"{surface}: {name}", promise, _edge(surface, kind, **options), surface)
+    Fault(f"{surface}: {name}", promise, _edge(surface, kind, **options), surface, back=back)
     for surface in ("cloudflare", "technitium", "velocity")
-    for name, promise, kind, options in (
-        ("401", _LISTING, "status", {"code": 401}),
-        ("403", _LISTING, "status", {"code": 403}),
-        (
-            "429 with Retry-After",
-            "nothing is sent there until then",
-            "status",
-            {"code": 429, "retry_after": 3},
-        ),
-        (
-            "429 without",
-            f"nothing is sent there for ZLH_SURFACE_OPEN_SECONDS ({OPEN_SECONDS} here)",
-            "status",
-            {"code": 429},
-        ),
-        ("500", _LISTING, "status", {"code": 500}),
-        ("hangs", _LISTING, "hang", {}),
-        ("cuts the connection", _LISTING, "disconnect", {}),
-        ("HTML instead of JSON", _LISTING, "html", {}),
-        ("truncated JSON", _LISTING, "truncated_json", {}),
-        ("wrong types", _LISTING, "wrong_types", {}),
-        ("an empty list", _LISTING, "empty", {}),
-        ("a list cut short", _LISTING, "cut_short", {}),
-        ("an answer of 64 MB", _LISTING, "huge", {}),
-        ("a write that says yes and does nothing", _WRITING, "write_ignored", {}),
-        ("a write whose answer is lost", _WRITING, "write_answer_lost", {}),
+    for name, promise, kind, options, back in (
+        ("401", _LISTING, "status", {"code": 401}, BACK_SECONDS),
+        ("403", _LISTING, "status", {"code": 403}, BACK_SECONDS),
+        ("429 with Retry-After", _LIMIT, "status", {"code": 429, "retry_after": 3}, BACK_SECONDS),
+        ("429 without", _NO_LIMIT, "status", {"code": 429}, LIMIT_SECONDS + BACK_SECONDS),
+        ("500", _LISTING, "status", {"code": 500}, BACK_SECONDS),
+        ("hangs", _LISTING, "hang", {}, BACK_SECONDS),
+        ("cuts the connection", _LISTING, "disconnect", {}, BACK_SECONDS),
+        ("HTML instead of JSON", _LISTING, "html", {}, BACK_SECONDS),
+        ("truncated JSON", _LISTING, "truncated_json", {}, BACK_SECONDS),
+        ("wrong types", _LISTING, "wrong_types", {}, BACK_SECONDS),
+        ("an empty list", _LISTING, "empty", {}, BACK_SECONDS),
+        ("a list cut short", _LISTING, "cut_short", {}, BACK_SECONDS),
+        ("an answer of 64 MB", _LISTING, "huge", {}, BACK_SECONDS),
+        ("a write that says yes and does nothing", _WRITING, "write_ignored", {}, BACK_SECONDS),
+        ("a write whose answer is lost", _WRITING, "write_answer_lost", {}, BACK_SECONDS),
     )
+    # The bridge tells no total: what it lists is what it has, and is mended at once.
+    if not (surface == "velocity" and kind in ("empty", "cut_short"))
 ]
 
 DISCORD = [

@@ -265,13 +265,13 @@ class Rig:
         return seen
 
     def _wait_until_in_step(self, fault: "Fault") -> None:
-        give_up = time.monotonic() + BACK_SECONDS
+        give_up = time.monotonic() + fault.back
         asked = 0.0
         while not self.in_step():
             now = time.monotonic()
             if now > give_up:
                 wrong = [r for r in self.desired if r not in edge_state(self.sandbox)]
-                raise AssertionError(f"{fault.name}: not back after {BACK_SECONDS} s: {wrong[:3]}")
+                raise AssertionError(f"{fault.name}: not back after {fault.back} s: {wrong[:3]}")
             if now - asked > _ASK_EVERY:
                 self.ask()
                 asked = time.monotonic()
@@ -315,6 +315,7 @@ class Fault:
         happen: Lets it happen and end.
         surface: Where the record is broken that is to be repaired.
         quick: Whether it is short enough for every test run.
+        back: Within so many seconds after it ended the loop is back.
     """
 
     name: str
@@ -322,6 +323,7 @@ class Fault:
     happen: Callable[[Rig], None]
     surface: str = "cloudflare"
     quick: bool = False
+    back: float = BACK_SECONDS
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:

@@ -391,3 +391,19 @@ def test_a_bug_in_the_writing_leaves_no_row_open(loop, sandbox, monkeypatch):
     assert run.success
     assert statuses(loop.services) == ["succeeded"]
     assert len(records(sandbox, 5000)) == 2
+
+
+def test_the_ledger_does_not_call_empty_what_could_not_be_read(loop, sandbox, monkeypatch):
+    lose(sandbox, 5000)
+    real = Cloudflare.apply
+
+    def away_from_now_on(self, change):
+        real(self, change)
+        sandbox.edge.faults.switch_on("cloudflare", "status", code=500)
+
+    monkeypatch.setattr(Cloudflare, "apply", away_from_now_on)
+    [run] = loop.minute()
+    assert not run.success
+    [event] = loop.services.ledger.events()
+    assert event["status"] == "failed"
+    assert event["after"] == []

@@ -9,6 +9,8 @@ import pytest
 from tests.harness import Loop
 from zlh_dagster.cli.health import GOOD_SECONDS, STALL_SECONDS, Health, Watch, look
 from zlh_dagster.cli.home import claim
+from zlh_dagster.core.incidents import Incident
+from zlh_dagster.core.launch import REPAIR_RUN_FAILED
 from zlh_dagster.core.rules import Severity
 from zlh_dagster.resources.leader import KEY as LEADER
 from zlh_dagster.resources.pulse import KEY, call_heartbeat
@@ -161,3 +163,15 @@ def test_what_discord_did_not_take_is_told_at_the_next_look():
     watch.once()
     watch.once()
     assert len(tried) == 2
+
+
+def test_repair_runs_that_fail_are_not_healthy(loop):
+    """What would remind of them is what fails."""
+    loop.minute()
+    assert look(loop.services).healthy
+    title = "level1_repair fails"
+    now = time.time()
+    loop.services.incidents.open(
+        Incident(REPAIR_RUN_FAILED, Severity.CRITICAL, title, opened_at=now - 600)
+    )
+    assert "level1_repair fails since 10 min" in look(loop.services).line()

@@ -23,6 +23,7 @@ from zlh_dagster.resources.gate import (
 )
 from zlh_dagster.resources.pauses import KEY, Pauses
 from zlh_dagster.resources.redis import RedisUnavailable, connect
+from zlh_dagster.resources.table import RedisTable
 from zlh_dagster.schema.upgrade import upgrade
 
 START = 1_900_000_000.0
@@ -332,9 +333,34 @@ def test_a_pause_begun_after_the_loss_is_not_replaced_by_an_old_one(gate, redis)
     gate.recall()
     assert set(gate.pauses()) == {EVERYTHING, "server:5000"}
     redis.hset(KEY, EVERYTHING, '{"reason": "newer", "since": 5}')
-    redis.hdel(KEY, "")
     gate.recall()
     assert gate.pauses()[EVERYTHING].reason == "newer"
+
+
+def test_a_redis_that_came_back_with_older_data_gets_the_newer_pause(gate, redis):
+    """From a file that was written before, or a replica that lagged behind."""
+    gate.pause(Pause("server:5000", "x", START))
+    gate.recall()
+    older = redis.hgetall(KEY)
+    gate.pause(Pause(EVERYTHING, "the kill switch", START))
+    redis.delete(KEY)
+    redis.hset(KEY, mapping=older)
+    assert gate.recall() == [EVERYTHING]
+    assert code(gate.holds().server(5000)) == "paused"
+
+
+def test_a_pause_that_is_ended_while_it_is_recalled_does_not_come_back(gate, redis, monkeypatch):
+    gate.pause(Pause(EVERYTHING, "x", START))
+    redis.delete(KEY)
+    real = RedisTable.put_new
+
+    def and_ended(self, name, value):
+        gate.resume(EVERYTHING)
+        return real(self, name, value)
+
+    monkeypatch.setattr(RedisTable, "put_new", and_ended)
+    assert gate.recall() == []
+    assert gate.pauses() == {}
 
 
 def test_a_pause_holds_though_the_database_cannot_keep_it(gate, engine):

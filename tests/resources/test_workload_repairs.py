@@ -10,7 +10,7 @@ from zlh_dagster.core.model import Action
 from zlh_dagster.core.repair import RepairRequest
 from zlh_dagster.resources import workload_repairs
 from zlh_dagster.resources.http import Unreachable
-from zlh_dagster.resources.ledger import Fenced
+from zlh_dagster.resources.ledger import Fenced, Ledger
 from zlh_dagster.resources.workload_repairs import WorkloadRepairs
 from zlh_dagster.sandbox.platform_rows import change_server
 from zlh_dagster.schema.tables import container_instance, provisioning_operation
@@ -253,3 +253,31 @@ def test_a_row_that_a_later_controller_closed_is_no_success(run):
     assert "another controller" in outcome.reason
     [event] = run.bench.events()
     assert event["status"] == "interrupted"
+
+
+def test_a_lease_that_is_lost_directly_before_the_stop_stops_nothing(run, monkeypatch):
+    """The row is open by then, and closed as what was not tried."""
+    real = Ledger.open
+
+    def and_lost(self, entry):
+        event_id = real(self, entry)
+        run.bench.take_lease_away()
+        return event_id
+
+    monkeypatch.setattr(Ledger, "open", and_lost)
+    outcome = run()
+    assert code(outcome) == ("failed", "not_tried")
+    assert run.bench.agent.stops == []
+    [event] = run.bench.events()
+    assert (event["status"], event["error"]["code"]) == ("refused", "not_tried")
+
+
+def test_a_bill_that_is_paid_while_the_agent_is_asked_stops_nothing(run, services, platform):
+    class Paid(Agent):
+        def state(self, ip):
+            change_server(platform.engine, 5000, billingStatus="active")
+            return super().state(ip)
+
+    outcome = run(agent=Paid())
+    assert outcome.status.value == "refused"
+    assert run.bench.agent.stops == []

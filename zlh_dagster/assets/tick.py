@@ -105,4 +105,4 @@ def _recall_pauses(context: dg.AssetExecutionContext, services: Services) -> Non
         context.log.warning(str(error))
         return
     if recalled:
-        context.log.warning(f"Redis had lost its data; paused again: {', '.join(recalled)}")
+        context.log.warning(f"Redis had lost pauses; paused again: {', '.join(recalled)}")

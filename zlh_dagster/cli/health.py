@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from zlh_dagster.core.launch import REPAIR_RUN_FAILED
 from zlh_dagster.core.messages import Message
 from zlh_dagster.core.pulse import GOOD_SECONDS
 from zlh_dagster.core.rules import Severity
@@ -23,6 +24,9 @@ STALL_SECONDS = 300.0
 
 LOOP_STALLED = "loop_stalled"
 """Its heading in the runbook."""
+
+OF_ITSELF = (REPAIR_RUN_FAILED, "sensor_failed:drift_sensor")
+"""Incidents of the loop itself: what would remind of them is what fails."""
 
 _LOOK_SECONDS = 15.0
 
@@ -77,6 +81,7 @@ def look(services: Services, *, now: float | None = None) -> Health:
     try:
         last = services.pulse.last()
         leader = services.leadership.current()
+        failing = [i for n, i in services.incidents.all_open().items() if n in OF_ITSELF]
     except RedisUnavailable as error:
         return Health(problems=[str(error)])
     age = None if last is None else moment - last
@@ -89,6 +94,7 @@ def look(services: Services, *, now: float | None = None) -> Health:
         problems.append("nobody leads: the drift sensor does not run")
     else:
         role = "leading" if leader.deployment == services.deployment else "standby"
+    problems += [f"{i.title} since {words(max(moment - i.opened_at, 0))}" for i in failing]
     if problems and not _daemon_is_here(services.settings.home):
         problems.append(f"no daemon runs on this machine's {services.settings.home}")
     return Health(age, role, leader.name if leader else None, problems)

@@ -1,7 +1,7 @@
 """The operator's pauses: in Redis, where every look finds them, and kept in the database.
 
-A Redis that lost its data would otherwise forget the kill switch, and the next tick would repair. A
-mark in the same hash tells a Redis that knows all pauses from one that knows nothing.
+A Redis that lost its data, or came back with older data, would otherwise forget the kill switch,
+and the next tick would repair. So each tick and each repair run gives back what the database knows.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,8 +19,6 @@ from zlh_dagster.resources.table import RedisTable
 from zlh_dagster.schema.tables import repair_pause
 
 KEY = "zlh:pauses"
-MARK = ""
-"""Name of the mark: no scope is called so."""
 
 
 class Pauses:
@@ -41,7 +39,6 @@ class Pauses:
         Reading removes nothing: it could be a pause that the operator has begun this moment.
         """
         known = self._table.all()
-        known.pop(MARK, None)
         return {scope: Pause.from_json(scope, value) for scope, value in known.items()}
 
     def begin(self, pause: Pause) -> None:
@@ -66,18 +63,24 @@ class Pauses:
         self._table.remove(scope)
 
     def restore(self) -> list[str]:
-        """Gives a Redis that lost its data the pauses back, and returns their scopes.
+        """Gives Redis the pauses back that it does not know, and returns their scopes.
 
         Raises:
             DatabaseError: If the database cannot be read.
         """
-        if self._table.get(MARK) is not None:
+        restored = [p.scope for p in self._kept() if self._table.put_new(p.scope, p.to_json())]
+        if not restored:
             return []
+        # One that the operator ended between the look and the write must not come back.
+        known = {pause.scope for pause in self._kept()}
+        ended = [scope for scope in restored if scope not in known]
+        self._table.remove(*ended)
+        return [scope for scope in restored if scope in known]
+
+    def _kept(self) -> list[Pause]:
         with _explained("pauses: "), self._engine.connect() as connection:
-            kept = [_pause(row) for row in connection.execute(sa.select(repair_pause)).mappings()]
-        restored = [p.scope for p in kept if self._table.put_new(p.scope, p.to_json())]
-        self._table.put(MARK, {"known": True})
-        return restored
+            rows = connection.execute(sa.select(repair_pause)).mappings()
+            return [_pause(row) for row in rows]
 
 
 @contextmanager

@@ -123,6 +123,17 @@ class WorkloadRepairs:
         if refusal is not None:
             return self._recorder.refuse(request, refusal)
         event_id = self._ledger.open(batch.entry(request, before=before))
+        try:
+            # Once more: what came before took its time.
+            self._lease.require(ASK_SECONDS)
+        except LeaseLost as lost:
+            why = f"not tried: {lost}"
+            self._recorder.close(
+                event_id, Status.REFUSED, error={"code": "not_tried", "message": str(lost)}
+            )
+            return self._recorder.failed(
+                request, why, code="not_tried", changes=(change,), event_id=event_id
+            )
         state, problem = self._stop(ip)
         return self._close(request, event_id, state=state, problem=problem, change=change)
 
