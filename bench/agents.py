@@ -5,6 +5,7 @@ from typing import Any
 
 from bench.deployment import Deployment
 from bench.harness import Benchmark, Figure, Result
+from bench.tick_requests import ONE_PROCESS
 from zlh_dagster.resources.observe import observe_agents, observe_payloads
 
 AGENTS, SMALL_AGENTS = 10_000, 50
@@ -15,7 +16,7 @@ TIMES = 3
 
 def measure(agents: int, times: int) -> dict[str, Any]:
     """The asset `agents` of one tick, by the wall and by this process's processor clock."""
-    with Deployment(agents) as deployment, deployment.services() as services:
+    with Deployment(agents, **ONE_PROCESS) as deployment, deployment.services() as services:
         payloads = observe_payloads(services, "benchmark")
         games = payloads.rows.loc[payloads.rows["ctype"] == "game", "vmid"]
         silent = [int(vmid) for vmid in games.iloc[::SILENT_EVERY]]

@@ -9,11 +9,13 @@ from zlh_dagster.resources.observe import observe_all
 
 SIZES, SMALL_SIZES = (10, 1_000, 10_000), (10,)
 AGENTS = "agents"
+ONE_PROCESS = {"ZLH_AGENT_SHARD_SIZE": "100000"}
+"""All agents are asked by the tick itself; in shards each would ask its part of them."""
 
 
 def measure(servers: int) -> dict[str, Any]:
     """One tick of a fleet in step, by surface."""
-    with Deployment(servers) as deployment, deployment.services() as services:
+    with Deployment(servers, **ONE_PROCESS) as deployment, deployment.services() as services:
         deployment.control.delete("/requests")
         tick = observe_all(services, "benchmark")
         unseen = tick.unobserved

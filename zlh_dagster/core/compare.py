@@ -68,10 +68,15 @@ def pair(desired: pd.DataFrame, observed: pd.DataFrame) -> Pairing:
     Raises:
         ValueError: If a record has no name, type or surface.
     """
-    names, kinds = _both(desired, observed, "name"), np.zeros(0, dtype=np.int64)
+    names = _both(desired, observed, "name")
+    if pd.isna(names).any():
+        raise ValueError("a record has no name")
+    kinds = np.zeros(len(names), dtype=np.int64)
     for column in ("type", "surface"):
         part, uniques = pd.factorize(_both(desired, observed, column))
-        kinds = part if not kinds.size else kinds * len(uniques) + part
+        if (part < 0).any():
+            raise ValueError(f"a record has no {column}")
+        kinds = kinds * len(uniques) + part
     hashes = np.fromiter(map(hash, names), dtype=np.int64, count=len(names))
     codes, size = _numbered(hashes * _ODD + kinds)  # wraps around, as hashes do
     if not _same_everywhere(codes, size, names, kinds):
@@ -155,10 +160,7 @@ def orphans(observed: pd.DataFrame, *, claimed: Iterable[str], config: EdgeConfi
 
 
 def _both(desired: pd.DataFrame, observed: pd.DataFrame, column: str) -> npt.NDArray[np.object_]:
-    both = np.concatenate([desired[column].to_numpy(object), observed[column].to_numpy(object)])
-    if pd.isna(both).any():
-        raise ValueError(f"a record has no {column}")
-    return both
+    return np.concatenate([desired[column].to_numpy(object), observed[column].to_numpy(object)])
 
 
 def _numbered(keys: _Ints) -> tuple[_Ints, int]:
