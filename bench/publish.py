@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from bench.__main__ import MODULES
 from bench.harness import ROOT, Figure, number, say
 from bench.results_file import LATEST, PUBLISHED, figures, read
 
@@ -24,6 +25,9 @@ def table(results: dict[str, Any]) -> str:
     ]
     for name in sorted(results["benchmarks"]):
         lines += [_row(figure) for figure in figures(results, name)]
+    missing = sorted(set(MODULES) - set(results["benchmarks"]))
+    if missing:
+        lines += ["", f"Not measured in this run: {', '.join(missing)}."]
     return "\n".join(lines)
 
 
