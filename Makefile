@@ -34,12 +34,13 @@ definitions: $(VENV)/.dev
 	  DAGSTER_HOME=$$home $(BIN)/dagster definitions validate -w workspace.yaml; \
 	  status=$$?; rm -rf $$home; exit $$status
 
-# Three at a time on two cores, for the tests of whole deployments mostly wait.
+# Three at a time on two cores: beside two, one after the other those of whole deployments, which
+# mostly wait. What is marked `long` takes minutes more: make unit ARGS="-m long".
 unit: $(VENV)/.dev
 ifdef ARGS
 	$(BIN)/pytest $(ARGS)
 else
-	$(BIN)/pytest -n 3 --dist loadgroup
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not long"
 endif
 
 # All of them take a quarter of an hour; ARGS="compare octodns" runs some.

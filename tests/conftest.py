@@ -32,9 +32,9 @@ _REDIS_SECONDS = 10
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """The tests of a module that starts whole deployments share them: one worker has them all."""
+    """Tests that start whole deployments run one after the other: each is many processes."""
     if _below(item, _DEPLOYMENTS):
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        item.add_marker(pytest.mark.xdist_group("deployments"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -26,10 +26,17 @@ SRV = "_minecraft._tcp.mc-5000.example.gg"
 A_TICK = 150.0
 """Seconds for what the next tick brings: a minute's wait and a cold start on a busy machine."""
 
-ALL = [(storage, how) for storage in ("sqlite", "postgresql") for how in ("celery", "default")]
+OFTEN = [("sqlite", "celery"), ("postgresql", "default")]
+"""Both storages and both launchers; the other two combinations take part with `-m long`."""
+
+SELDOM = [("sqlite", "default"), ("postgresql", "celery")]
+ALL = [
+    *(pytest.param(both, id="-".join(both)) for both in OFTEN),
+    *(pytest.param(both, id="-".join(both), marks=pytest.mark.long) for both in SELDOM),
+]
 
 
-@pytest.fixture(scope="module", params=ALL, ids="-".join)
+@pytest.fixture(scope="module", params=ALL)
 def live(request: pytest.FixtureRequest) -> Iterator[Stack]:
     storage, launcher = request.param
     with ExitStack() as opened:
