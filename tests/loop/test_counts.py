@@ -29,7 +29,9 @@ def fleet(platform, instance, tmp_path):
         platform.sandbox.reset()
         publish_database(platform.sandbox.edge, engine)
         engine.dispose()
-        return Loop(platform.services(ZLH_DATABASE_URL=url), instance)
+        # Without the dead man's switch, which is called from the second tick on.
+        services = platform.services(ZLH_DATABASE_URL=url, ZLH_HEARTBEAT_URL=None)
+        return Loop(services, instance)
 
     return make
 

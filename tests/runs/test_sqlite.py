@@ -8,19 +8,10 @@ import dagster as dg
 import pytest
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
+from tests.runs.jobs import a_job
 from zlh_dagster.runs.sqlite import PooledSqliteStorage
 
 ROOT = Path(__file__).parents[2]
-
-
-@dg.op
-def work(context: dg.OpExecutionContext) -> None:
-    context.log.info("worked")
-
-
-@dg.job
-def a_job() -> None:
-    work()
 
 
 @dg.asset

@@ -6,20 +6,11 @@ import sqlalchemy as sa
 from dagster_postgres import PostgresRunStorage
 
 from tests.resources.databases import empty_database, postgresql
+from tests.runs.jobs import a_job
 from zlh_dagster.resources.settings import SettingsError
 from zlh_dagster.runs.sqlite import PooledRuns
 
 PASSWORD = "planted-password-of-dagsters-database"
-
-
-@dg.op
-def work(context: dg.OpExecutionContext) -> None:
-    context.log.info("worked")
-
-
-@dg.job
-def a_job() -> None:
-    work()
 
 
 @pytest.fixture(scope="module")

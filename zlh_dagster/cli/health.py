@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from zlh_dagster.core.launch import REPAIR_RUN_FAILED
+from zlh_dagster.core.launch import DRIFT_SENSOR_FAILED, REPAIR_RUN_FAILED
 from zlh_dagster.core.messages import Message
 from zlh_dagster.core.pulse import GOOD_SECONDS
 from zlh_dagster.core.rules import Severity
@@ -25,7 +25,7 @@ STALL_SECONDS = 300.0
 LOOP_STALLED = "loop_stalled"
 """Its heading in the runbook."""
 
-OF_ITSELF = (REPAIR_RUN_FAILED, "sensor_failed:drift_sensor")
+OF_ITSELF = (REPAIR_RUN_FAILED, DRIFT_SENSOR_FAILED)
 """Incidents of the loop itself: what would remind of them is what fails."""
 
 _LOOK_SECONDS = 15.0

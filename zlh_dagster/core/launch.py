@@ -10,6 +10,9 @@ from zlh_dagster.core.repair import Decisions, Finding, RepairRequest
 REPAIR_RUN_FAILED = "run_failed:level1_repair"
 """Incident of repair runs that cannot even begin; it lasts until one can, or none is needed."""
 
+DRIFT_SENSOR_FAILED = "sensor_failed:drift_sensor"
+"""Incident of the drift sensor's own errors."""
+
 DIGEST_RUN_FAILED = "run_failed:digest"
 RETENTION_RUN_FAILED = "run_failed:retention"
 _ENDED_BY_THEIR_OWN_RUNS = (DIGEST_RUN_FAILED, RETENTION_RUN_FAILED)

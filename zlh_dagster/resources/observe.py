@@ -115,12 +115,14 @@ def _again(services: Services, merged: Snapshot, rows: pd.DataFrame) -> Snapshot
 
     As many as one shard has; the rest of a fleet that is not well as a whole is ``unknown``.
     """
+    if not merged.observed:
+        return merged
     answers = merged.rows
     unwell = answers["answer"] != Answer.HEALTHY.value
+    if not unwell.any():
+        return merged
     asked = rows[rows["vmid"].isin(answers.loc[unwell, "vmid"])]
     asked = asked.head(services.settings.zlh_agent_shard_size)
-    if not merged.observed or not unwell.any():
-        return merged
     now = _ask(services, AGENTS, merged.tick, asked)
     if not now.observed:
         return replace(now, requests=now.requests + merged.requests)

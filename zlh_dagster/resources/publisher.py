@@ -160,6 +160,7 @@ class EdgePublisher:
         pending = [repair for repair in repairs if repair.attempted]
         done = [_unsent(repair) for repair in repairs if not repair.attempted]
         sight, unproved = Sight({}, {}), set[tuple[str, str, str]]()
+        rows = sight.rows()
         for pause in VERIFY_PAUSES:
             if not pending:
                 break
@@ -172,7 +173,7 @@ class EdgePublisher:
                 if any(change.wanted.key in unproved for change in repair.plan.changes):
                     still.append(repair)
                 else:
-                    done.append(_ended(repair, sight, repair.blind))
+                    done.append(_ended(repair, sight, rows, repair.blind))
             pending = still
         for repair in pending:
             held = (repair.held.message,) if repair.held is not None else ()
@@ -182,7 +183,7 @@ class EdgePublisher:
                 for surface in {c.surface for c in changes if c.wanted.key in unproved}:
                     if self._writer.count_failure(surface, _NOT_SHOWN):
                         self._opened.add(surface)
-            done.append(_ended(repair, sight, problems or (_NOT_SHOWN,)))
+            done.append(_ended(repair, sight, rows, problems or (_NOT_SHOWN,)))
         unclosed = recorder.close_all([end.closing for end in done])
         outcomes = [_outcome(end, unclosed.get(end.repair.event_id), recorder) for end in done]
         self._reset(outcomes, done)
@@ -244,13 +245,13 @@ class _End:
     reason: str
 
 
-def _ended(repair: OpenRepair, sight: Sight, problems: tuple[str, ...]) -> _End:
+def _ended(repair: OpenRepair, sight: Sight, rows: pd.DataFrame, problems: tuple[str, ...]) -> _End:
     status = Status.FAILED if problems else Status.SUCCEEDED
     reason = "; ".join(dict.fromkeys(problems or repair.plan.left_alone))
     error = {"code": "repair_failed", "message": reason} if problems else None
     # Of a surface that could not be read nothing is known: it is left out, not called empty.
     seen = tuple(c for c in repair.plan.changes if c.surface in sight.observed)
-    after = core_changes.read_back(seen, sight.rows())
+    after = core_changes.read_back(seen, rows)
     return _End(repair, Closing(repair.event_id, status, after, error), reason)
 
 

@@ -21,6 +21,7 @@ from zlh_dagster.resources.snapshots import SnapshotMissing, SnapshotStore
 _FRESH = MAX_AGE - timedelta(seconds=30)
 """An older round is not taken: the tick that takes it must still be fresh when it is judged."""
 
+_OLD = f"the last whole round of the agents' shards is older than {_FRESH.total_seconds():.0f} s"
 _NAME = re.compile(r"(\d+)-of-(\d+)")
 
 
@@ -76,15 +77,17 @@ def merge(store: SnapshotStore, tick: str, *, now: datetime) -> Snapshot:
     """
     reason = "no round of the agents' shards has begun yet"
     rounds = sorted(store.ticks().items(), key=lambda found: found[1], reverse=True)
-    for name, _ in rounds:
+    for name, written in rounds:
+        if written < now - _FRESH:
+            reason = _OLD
+            break
         try:
             parts = _parts(store, name)
         except (_Incomplete, SnapshotMissing) as error:
             reason = str(error)
             continue
         if min(part.taken_at for part in parts) < now - _FRESH:
-            seconds = _FRESH.total_seconds()
-            reason = f"the last whole round of the agents' shards is older than {seconds:.0f} s"
+            reason = _OLD
             continue
         return _merged(parts, tick)
     return Snapshot(AGENTS, tick, now, Outcome.UNOBSERVED, agents_frame([]), reason)

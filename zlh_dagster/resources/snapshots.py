@@ -115,12 +115,12 @@ class SnapshotStore:
 
     def sources(self, tick: str) -> list[str]:
         """The sources that have a snapshot of a tick."""
-        names = [posixpath.split(name) for name in self._files() if name.endswith(".parquet")]
-        return [
-            file.removesuffix(".parquet")
-            for folder, file in names
-            if posixpath.basename(folder) == tick
-        ]
+        try:
+            found: list[str] = self._fs.find(posixpath.join(self._root, tick))
+        except OSError:
+            return []
+        names = [posixpath.basename(name) for name in found]
+        return [name.removesuffix(".parquet") for name in names if name.endswith(".parquet")]
 
     def delete(self, tick: str) -> None:
         """Deletes all files of a tick.

@@ -64,38 +64,33 @@ class PooledEventLog(SqliteEventLogStorage):
             engine.dispose()
 
 
-class PooledRuns(SqliteRunStorage):
+class _Pooled:
+    """One file, over connections that stay open; comes before Dagster's own class."""
+
+    _conn_string: str
+
+    @cached_property
+    def _engine(self) -> sa.Engine:
+        return _open(self._conn_string, QueuePool)
+
+    @contextmanager
+    def connect(self) -> Iterator[sa.Connection]:
+        """A connection in a transaction."""
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    def dispose(self) -> None:
+        """Closes what stayed open."""
+        super().dispose()  # type: ignore[misc]
+        self._engine.dispose()
+
+
+class PooledRuns(_Pooled, SqliteRunStorage):
     """The runs."""
 
-    @cached_property
-    def _engine(self) -> sa.Engine:
-        return _open(self._conn_string, QueuePool)
 
-    @contextmanager
-    def connect(self) -> Iterator[sa.Connection]:
-        with self._engine.connect() as connection, connection.begin():
-            yield connection
-
-    def dispose(self) -> None:
-        super().dispose()
-        self._engine.dispose()
-
-
-class PooledSchedules(SqliteScheduleStorage):
+class PooledSchedules(_Pooled, SqliteScheduleStorage):
     """The ticks of schedules and sensors."""
-
-    @cached_property
-    def _engine(self) -> sa.Engine:
-        return _open(self._conn_string, QueuePool)
-
-    @contextmanager
-    def connect(self) -> Iterator[sa.Connection]:
-        with self._engine.connect() as connection, connection.begin():
-            yield connection
-
-    def dispose(self) -> None:
-        super().dispose()
-        self._engine.dispose()
 
 
 class PooledSqliteStorage(DagsterSqliteStorage):

@@ -15,7 +15,7 @@ import dagster as dg
 
 from zlh_dagster.assets.drift import DRIFT, IN_STEP, drift_metadata
 from zlh_dagster.core.judge import Judgement, Tick
-from zlh_dagster.core.launch import Launch
+from zlh_dagster.core.launch import DRIFT_SENSOR_FAILED, Launch
 from zlh_dagster.core.pulse import why_not_good
 from zlh_dagster.core.retention import EVENTFUL_TAG, NEW_DRIFT, TICK_RUN_TAG
 from zlh_dagster.core.snapshot import NotNow, require_one_fresh_tick
@@ -29,7 +29,6 @@ from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.snapshots import SnapshotMissing
 from zlh_dagster.resources.ticks import load_tick
 
-SENSOR_FAILED = "sensor_failed:drift_sensor"
 LOOK_SECONDS = 6.0
 """Dagster's daemon looks at its sensors every five seconds, and then runs them one by one."""
 
@@ -180,7 +179,7 @@ def _tell_error(services: Services, error: Exception) -> None:
     """Dagster shows a sensor's error in its UI only; nobody looks there at night."""
     title = "The drift sensor fails: nothing is repaired"
     try:
-        if is_news(services, SENSOR_FAILED, title):
+        if is_news(services, DRIFT_SENSOR_FAILED, title):
             text = f"{type(error).__name__}: {error}"
             services.discord.critical(
                 title, text, "The stack trace is in Dagster, under Automation."
