@@ -93,6 +93,23 @@ def health(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Try each setting and each outside system, reading only. Example: zlh doctor.
+
+    Exit status: 0 when nothing is wrong, 1 otherwise.
+    """
+    from zlh_dagster.cli.doctor import examine, show
+    from zlh_dagster.cli.doctor_checks import bad_settings, checks_of
+
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        raise typer.Exit(show(_out, [bad_settings(error)], as_text=not as_json)) from None
+    with Services(settings) as services:
+        raise typer.Exit(show(_out, examine(checks_of(services)), as_text=not as_json))
+
+
+@app.command()
 def plan(
     policy: Annotated[bool, typer.Option("--policy", help="Print the policy instead.")] = False,
     as_json: AsJson = False,

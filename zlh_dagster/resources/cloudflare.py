@@ -15,12 +15,13 @@ from zlh_dagster.core.changes import Change
 from zlh_dagster.core.model import DriftKind, Record, Surface, records_frame
 from zlh_dagster.core.names import normalise_name, srv_content
 from zlh_dagster.core.redact import Redactor
-from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, expect, field
+from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, Rights, expect, field
 from zlh_dagster.resources.http import (
     AlreadyThere,
     HttpApi,
     Incomplete,
     Rejected,
+    Unauthorized,
     Unreachable,
 )
 
@@ -55,7 +56,8 @@ class Cloudflare:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._redactor = Redactor([token])
-        self._path = f"/zones/{zone_id}/dns_records"
+        self._zone_path = f"/zones/{zone_id}"
+        self._path = f"{self._zone_path}/dns_records"
         self._api = HttpApi(
             self.surface.value,
             base_url,
@@ -128,6 +130,22 @@ class Cloudflare:
             "posts": [_body(c.wanted) for c in missing],
         }
         self._request("POST", f"{self._path}/batch", json=body, timeout=WRITE_TIMEOUT)
+
+    def rights(self) -> Rights:
+        """Whether the token may edit records; only a token with Zone:Read can be asked.
+
+        Raises:
+            EdgeError: If the zone cannot be read for another reason.
+        """
+        try:
+            answer = self._api.read(lambda: self._request("GET", self._zone_path))
+        except Unauthorized:
+            return Rights(unknown="the token lacks Zone:Read, without which Cloudflare tells none")
+        zone = field(answer, "result", dict, "cloudflare: the answer")
+        held = zone.get("permissions")
+        if not isinstance(held, list):
+            return Rights(unknown="Cloudflare did not tell")
+        return Rights() if "#dns_records:edit" in held else Rights(missing=("DNS:Edit",))
 
     def _page(self, page: int) -> tuple[list[Any], dict[str, Any]]:
         query = {"page": page, "per_page": PER_PAGE}

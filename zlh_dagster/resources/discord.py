@@ -104,6 +104,17 @@ class Discord:
         """Whether a level has a webhook; without one it is only logged."""
         return severity in self._webhooks
 
+    def problem(self, severity: Severity) -> str | None:
+        """What is wrong with a level's webhook, or ``None``; reads it and posts nothing."""
+        url = self._webhooks[severity]
+        with httpx.Client(timeout=TIMEOUT, transport=self._transport) as client:
+            answer = self._attempt(client, "GET", url, None)
+        return (
+            f"HTTP {answer.status}: {_dead(severity)}"
+            if answer.status in (401, 404)
+            else answer.problem
+        )
+
     def edit(self, message_id: str, message: Message) -> bool:
         """Brings a message up to date; returns whether Discord took it. Never raises."""
         message = self._clean(message)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import pandas as pd
@@ -20,6 +21,19 @@ WRITE_SECONDS = 4 * WRITE_TIMEOUT
 _HUGE = 2**63
 # JSON can spell half of a surrogate pair, which no file and no database takes.
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What a token may do, as far as reading tells.
+
+    Attributes:
+        missing: Names of rights that it lacks, as the provider calls them.
+        unknown: Why nothing is known of them, or empty.
+    """
+
+    missing: tuple[str, ...] = ()
+    unknown: str = ""
 
 
 class EdgeSurface(Protocol):

@@ -14,7 +14,7 @@ import httpx
 import pandas as pd
 
 from zlh_dagster.core.fleet import ContainerStatus, containers_frame
-from zlh_dagster.resources.edge import READ_TIMEOUT, expect, field
+from zlh_dagster.resources.edge import READ_TIMEOUT, Rights, expect, field
 from zlh_dagster.resources.http import HttpApi, Incomplete, Rejected, Untrusted
 from zlh_dagster.resources.settings import SettingsError
 
@@ -65,6 +65,22 @@ class Proxmox:
 
     def close(self) -> None:
         self._api.close()
+
+    def rights(self) -> Rights:
+        """Whether the token may see all containers, which any token may ask of itself.
+
+        Raises:
+            EdgeError: If Proxmox does not say.
+        """
+        query = {"path": "/vms"}
+        status, answer = self._api.read(
+            lambda: self._api.call("GET", "/api2/json/access/permissions", params=query)
+        )
+        if status != 200:
+            return Rights(unknown=f"HTTP {status} to the question for the token's rights")
+        held = field(answer, "data", dict, f"{_NAME}: the answer").get("/vms")
+        audit = isinstance(held, dict) and held.get("VM.Audit")
+        return Rights() if audit else Rights(missing=("VM.Audit on /vms",))
 
     def list_containers(self) -> pd.DataFrame:
         """All containers of the node, as a frame with ``CONTAINER_COLUMNS``.

@@ -7,6 +7,7 @@ on a Unix socket only, readable by its owner.
 import importlib.resources
 import importlib.util
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import redis
@@ -34,6 +35,28 @@ def connect(url: str) -> "redis.Redis":
         socket_connect_timeout=COMMAND_TIMEOUT,
         retry=Retry(NoBackoff(), 0),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What a server says of itself: its version and what it does when its memory is full."""
+
+    version: str
+    eviction: str
+
+
+def server_facts(client: "redis.Redis") -> ServerFacts:
+    """What the server says of itself.
+
+    Raises:
+        RedisUnavailable: If it does not answer, or not with that.
+    """
+    try:
+        # A hosted Redis may not allow CONFIG; INFO tells the same.
+        said = client.info()
+        return ServerFacts(str(said["redis_version"]), str(said["maxmemory_policy"]))
+    except (redis.RedisError, KeyError) as error:
+        raise RedisUnavailable(f"Redis does not answer: {type(error).__name__}") from None
 
 
 def server_program() -> str:

@@ -13,7 +13,7 @@ from zlh_dagster.core.changes import Change
 from zlh_dagster.core.model import DriftKind, Record, Surface, records_frame
 from zlh_dagster.core.names import normalise_name, srv_content
 from zlh_dagster.core.redact import Redactor
-from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, field
+from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, Rights, field
 from zlh_dagster.resources.http import (
     AlreadyThere,
     HttpApi,
@@ -23,6 +23,7 @@ from zlh_dagster.resources.http import (
     Unreachable,
 )
 
+_RECORDS = "/api/zones/records"
 _TYPES = frozenset({"A", "SRV", "CNAME"})
 
 
@@ -71,8 +72,7 @@ class Technitium:
                 which every complete listing holds.
         """
         query = {"domain": self._zone, "zone": self._zone, "listZone": "true"}
-        answer = self._api.read(lambda: self._request("get", query))
-        response = field(answer, "response", dict, "technitium: the answer")
+        response = self._read(f"{_RECORDS}/get", query)
         listed = field(response, "records", list, "technitium: the answer")
         if not any(isinstance(r, dict) and r.get("type") == "SOA" for r in listed):
             raise Incomplete("technitium: the listing has no SOA record, so it is not whole")
@@ -96,29 +96,57 @@ class Technitium:
         }
         if change.kind is DriftKind.MISSING:
             # `overwrite` is never sent: it would replace the whole record set.
-            self._request("add", {**form, **_values(wanted)}, write=True)
+            self._request(f"{_RECORDS}/add", {**form, **_values(wanted)}, write=True)
             return
         if change.found is None:
             raise Rejected(f"technitium: {change.describe()}, but no record to change is known")
         values = {**_values(change.found), **_new_values(wanted), "disable": "false"}
-        self._request("update", {**form, **values}, write=True)
+        self._request(f"{_RECORDS}/update", {**form, **values}, write=True)
 
-    def _request(self, verb: str, values: dict[str, str], *, write: bool = False) -> Any:
+    def rights(self) -> Rights:
+        """Whether the token's user may change records of the zone.
+
+        Raises:
+            EdgeError: If Technitium does not say who that user is.
+        """
+        user = self._read("/api/user/profile/get", {})
+        name = field(user, "username", str, "technitium: the profile")
+        groups = user.get("memberOfGroups")
+        names = {name, *(groups if isinstance(groups, list) else ())}
         try:
-            return self._send(verb, values, write=write)
+            held = self._read("/api/zones/permissions/get", {"zone": self._zone})
+        except Rejected as error:
+            return Rights(unknown=f"the user {name} may not read the zone's permissions ({error})")
+        entries = [
+            entry
+            for kind in ("userPermissions", "groupPermissions")
+            for entry in field(held, kind, list, "technitium: the permissions")
+            if isinstance(entry, dict) and entry.get("username", entry.get("name")) in names
+        ]
+        if any(entry.get("canModify") is True for entry in entries):
+            return Rights()
+        return Rights(missing=(f"Modify on zone {self._zone} for the user {name}",))
+
+    def _read(self, path: str, values: dict[str, str]) -> dict[str, Any]:
+        answer = self._api.read(lambda: self._request(path, values))
+        read: dict[str, Any] = field(answer, "response", dict, "technitium: the answer")
+        return read
+
+    def _request(self, path: str, values: dict[str, str], *, write: bool = False) -> Any:
+        try:
+            return self._send(path, values, write=write)
         except Unauthorized:
             # A write is sent once; the listing before it has found out how the token travels.
             if self._token_in_form or write:
                 raise
         self._token_in_form = True
         try:
-            return self._send(verb, values, write=write)
+            return self._send(path, values, write=write)
         except Unauthorized:
             self._token_in_form = False
             raise
 
-    def _send(self, verb: str, values: dict[str, str], *, write: bool) -> Any:
-        path = f"/api/zones/records/{verb}"
+    def _send(self, path: str, values: dict[str, str], *, write: bool) -> Any:
         timeout = WRITE_TIMEOUT if write else READ_TIMEOUT
         if self._token_in_form:
             form = {**values, "token": self._token}

@@ -63,6 +63,20 @@ class CloudflareApi:
 
         return answer
 
+    def read_zone(self, call: Call) -> Answer:
+        """The zone itself, with what the token may do in it."""
+        verbs = ("edit", "read") if self._config.cloudflare_may_edit else ("read",)
+        return success(
+            {
+                "id": self._config.zone_id,
+                "name": self._config.zone,
+                "status": "active",
+                "paused": False,
+                "type": "full",
+                "permissions": [*(f"#dns_records:{verb}" for verb in verbs), "#zone:read"],
+            }
+        )
+
     def list_records(self, call: Call) -> Answer:
         """One page of the zone."""
         page = _whole_number(call, "page", 1)
@@ -128,6 +142,8 @@ class CloudflareApi:
             raise Refused(10000, "Authentication error", status=403)
         if token != self._config.cloudflare_token:
             raise Refused(9109, "Invalid access token", status=403)
+        if call.method != "GET" and not self._config.cloudflare_may_edit:
+            raise Refused(10000, "Authentication error", status=403)
         zone_id = call.params.get("zone_id", self._config.zone_id)
         if zone_id != self._config.zone_id:
             raise Refused(

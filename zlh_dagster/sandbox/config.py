@@ -23,6 +23,9 @@ class SandboxConfig:
         proxmox_token_id: Identifier of the API token that it accepts, with user and realm.
         proxmox_token_secret: Secret of that token.
         proxmox_refusal_seconds: What Proxmox waits before it refuses a token; really 3 seconds.
+        cloudflare_may_edit: Whether that token may do more than read the zone.
+        technitium_may_modify: The same of the user to whom Technitium's token belongs.
+        proxmox_may_audit: Whether Proxmox's token may see containers; without, the list is empty.
     """
 
     zone: str = "example.gg"
@@ -39,3 +42,6 @@ class SandboxConfig:
     proxmox_token_id: str = "zlh@pve!controller"  # noqa: S105 - opens the sandbox alone
     proxmox_token_secret: str = "sandbox-proxmox-secret"  # noqa: S105 - opens the sandbox alone
     proxmox_refusal_seconds: float = 0.0
+    cloudflare_may_edit: bool = True
+    technitium_may_modify: bool = True
+    proxmox_may_audit: bool = True

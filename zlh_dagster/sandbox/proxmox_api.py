@@ -1,4 +1,4 @@
-"""The one call of Proxmox VE's API that the controller makes: the containers of a node."""
+"""The calls of Proxmox VE's API that are made here: a node's containers, a token's rights."""
 
 import hmac
 import zlib
@@ -45,8 +45,15 @@ class ProxmoxApi:
         if node != self._config.proxmox_node:
             reason = f"failed to get address info for: {node}: Name or service not known"
             return failure(500, f"hostname lookup '{node}' failed - {reason}")
-        shown = [_shown(container) for container in self._table.containers()]
+        seen = self._table.containers() if self._config.proxmox_may_audit else ()
+        shown = [_shown(container) for container in seen]
         return Answer(body={"data": sorted(shown, key=_shuffled)})
+
+    def permissions(self, call: Call) -> Answer:
+        """What the token may do below one path; a token always may ask this of itself."""
+        path = call.query.get("path", "/")
+        held = {"VM.Audit": 1} if self._config.proxmox_may_audit else {}
+        return Answer(body={"data": {path: held}})
 
     def no_route(self, call: Call) -> Answer:
         """A path that the pretend API does not have."""

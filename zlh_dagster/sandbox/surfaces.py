@@ -30,6 +30,7 @@ def _cloudflare(edge: Edge) -> list[Endpoint]:
     listing = "/client/v4/zones/{zone_id}/dns_records"
     one = f"{listing}/{{record_id}}"
     return [
+        Endpoint("/client/v4/zones/{zone_id}", _READ, api.guarded(api.read_zone)),
         Endpoint(listing, _READ, api.guarded(api.list_records), listing=True),
         Endpoint(listing, ("POST",), api.guarded(api.create), write=True),
         Endpoint(f"{listing}/batch", ("POST",), api.guarded(api.batch), write=True),
@@ -50,6 +51,8 @@ def _technitium(edge: Edge) -> list[Endpoint]:
         Endpoint(f"{prefix}/add", either, api.guarded(api.add), write=True),
         Endpoint(f"{prefix}/update", either, api.guarded(api.update), write=True),
         Endpoint(f"{prefix}/delete", either, api.guarded(api.delete), write=True),
+        Endpoint("/api/user/profile/get", either, api.guarded(api.profile)),
+        Endpoint("/api/zones/permissions/get", either, api.guarded(api.permissions)),
         Endpoint("/api/{rest:path}", _ANY, api.no_route),
     ]
 
@@ -94,5 +97,6 @@ def _proxmox(edge: Edge) -> list[Endpoint]:
     listing = "/api2/json/nodes/{node}/lxc"
     return [
         Endpoint(listing, _READ, api.guarded(api.list_containers), listing=True),
+        Endpoint("/api2/json/access/permissions", _READ, api.guarded(api.permissions)),
         Endpoint("/api2/json/{rest:path}", _ANY, api.guarded(api.no_route)),
     ]

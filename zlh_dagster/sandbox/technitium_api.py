@@ -15,6 +15,9 @@ from zlh_dagster.sandbox.technitium_fields import (
 )
 from zlh_dagster.sandbox.technitium_records import TechnitiumRecord, TechnitiumTable
 
+_USER = "zlh"
+_GROUP = "Controllers"
+
 
 def failure(message: str) -> Answer:
     """What Technitium says when a call goes wrong: HTTP 200 all the same."""
@@ -36,17 +39,39 @@ class TechnitiumApi:
         self._serial = 1
 
     def guarded(self, handler: Handler) -> Handler:
-        """A handler behind the token, whose refusals become ``status: error``."""
+        """A handler behind token and rights, whose refusals become ``status: error``."""
+        writes = (self.add, self.update, self.delete)
 
         def answer(call: Call) -> Answer:
             if self._token(call) != self._config.technitium_token:
                 return invalid_token()
             try:
+                if not self._config.technitium_may_modify and handler in writes:
+                    raise Refused("Access was denied.")
                 return handler(call)
             except Refused as refusal:
                 return failure(str(refusal))
 
         return answer
+
+    def profile(self, call: Call) -> Answer:
+        """The user to whom the token belongs."""
+        response = {"username": _USER, "displayName": _USER, "memberOfGroups": [_GROUP]}
+        return Answer(body={"status": "ok", "response": response})
+
+    def permissions(self, call: Call) -> Answer:
+        """Who may do what in the zone."""
+        fields = call.fields()
+        self._domain({**fields, "domain": required(fields, "zone")})
+        may = self._config.technitium_may_modify
+        rights = {"canView": True, "canModify": may, "canDelete": may}
+        response = {
+            "section": "Zones",
+            "subItem": self._config.zone,
+            "userPermissions": [{"username": "somebody-else", **rights, "canModify": True}],
+            "groupPermissions": [{"name": _GROUP, **rights}],
+        }
+        return Answer(body={"status": "ok", "response": response})
 
     def get(self, call: Call) -> Answer:
         """The records of one name, or of the whole zone."""
