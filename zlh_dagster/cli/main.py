@@ -1,5 +1,6 @@
 """The `zlh` command."""
 
+import json
 import sys
 from datetime import datetime, timezone
 from typing import Annotated
@@ -8,7 +9,7 @@ import typer
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
-from zlh_dagster.cli.parts import Part
+from zlh_dagster.cli.parts import Drill, Part
 from zlh_dagster.core.repair import Status
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import SettingsError, load_settings
@@ -249,6 +250,40 @@ def history(
     today = datetime.now(timezone.utc).date()
     with Services(load_settings()) as services:
         show(_out, gather(services, days=days, today=today), as_text=not as_json)
+
+
+@app.command()
+def drill(
+    what: Annotated[Drill, typer.Argument(help="What to take away.")],
+    vmid: Annotated[int, typer.Option(help="The server; its payload carries disposable: true.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Really delete the record.")] = False,
+    nameserver: Annotated[
+        list[str] | None, typer.Option(help="Ask this one, not those that the zone names.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a record of a disposable server, and see the loop put it back.
+
+    Example: zlh drill cloudflare-srv --vmid 5000 --yes
+
+    Exit status: 0 when the loop repaired it and all of it was verified, 1 otherwise.
+    """
+    from zlh_dagster.cli.authority import named
+    from zlh_dagster.cli.drill import DrillRefused, Exercise, prepare
+
+    with Services(load_settings()) as services:
+        servers = [named(text) for text in nameserver or ()]
+        target = prepare(services, vmid)
+        if not yes:
+            raise DrillRefused(f"{target.wanted.name} would be deleted; --yes does it")
+        quiet = (lambda _: None) if as_json else say
+        report = Exercise(services, target, say=quiet, nameservers=servers).run()
+        if as_json:
+            _out.print_json(json.dumps(report.to_json()))
+        else:
+            _out.print(f"\n{report.markdown()}", markup=False)
+        if report.problems:
+            raise typer.Exit(1)
 
 
 @db.command("upgrade")

@@ -1,4 +1,4 @@
-"""The parts of the controller that can run on their own."""
+"""What commands take as an argument, apart from the modules that do the work."""
 
 from enum import Enum
 
@@ -9,3 +9,9 @@ class Part(str, Enum):
     WEB = "web"
     DAEMON = "daemon"
     WORKER = "worker"
+
+
+class Drill(str, Enum):
+    """What `zlh drill` takes away."""
+
+    CLOUDFLARE_SRV = "cloudflare-srv"
