@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.messages import (
+    Links,
     Message,
     Sent,
     batch_message,
@@ -357,3 +358,52 @@ def test_a_message_of_many_incidents_stays_within_the_limits_when_they_end():
     marked = many.with_over({f"n{n}": "Over after 1 h: " + "x" * 200 for n in range(500)})
     assert broken_limits(payload(marked.current())) == []
     assert Sent.from_json(marked.to_json()) == marked
+
+
+LINKS = Links(web="https://dagster.example.gg", runbook="https://docs.example.gg/operations.md")
+
+
+def test_the_title_leads_to_the_run_and_a_line_to_the_runbook():
+    """The worst first, each heading once, three at the most."""
+    found = tuple(
+        Finding(f"{kind}:{vmid}", severity, f"Server {vmid}", "why")
+        for vmid, (kind, severity) in enumerate(
+            [
+                ("orphan", Severity.INFO),
+                ("agent_offline", Severity.WARNING),
+                ("agent_offline", Severity.WARNING),
+                ("mass_drift", Severity.CRITICAL),
+            ]
+        )
+    )
+    refused = outcome(status=Status.REFUSED, reason="paused")
+    result = BatchResult(outcomes=(refused,), findings=found)
+    message = batch_message(result, run_id="a-run", requested_by="controller", now=NOW)
+    [embed] = payload(message, LINKS)["embeds"]
+    assert embed["url"] == "https://dagster.example.gg/runs/a-run"
+    assert embed["description"].splitlines()[-1] == (
+        "What to do: [refused](https://docs.example.gg/operations.md#refused), "
+        "[mass_drift](https://docs.example.gg/operations.md#mass_drift), "
+        "[agent_offline](https://docs.example.gg/operations.md#agent_offline)"
+    )
+    [bare] = payload(message)["embeds"]
+    assert "url" not in bare
+    assert "What to do" not in bare["description"]
+
+
+def test_a_repair_that_went_well_needs_no_runbook():
+    result = BatchResult(outcomes=(outcome(),))
+    message = batch_message(result, run_id="a-run", requested_by="controller", now=NOW)
+    [embed] = payload(message, LINKS)["embeds"]
+    assert "What to do" not in embed["description"]
+
+
+def test_links_are_kept_when_a_long_message_is_cut_and_when_it_is_edited():
+    message = Message(
+        Severity.CRITICAL, "t", ("x" * 9000,), "f", run_id="a-run", topics=("mass_drift",)
+    )
+    body = payload(message, LINKS)
+    assert broken_limits(body) == []
+    assert body["embeds"][0]["description"].endswith("#mass_drift)")
+    again = Sent.from_json(Sent(message, {"mass_drift:x": ""}).to_json())
+    assert (again.message.run_id, again.message.topics) == ("a-run", ("mass_drift",))

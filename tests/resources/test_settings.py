@@ -26,6 +26,8 @@ DEFAULTS = {
     "ZLH_BULLMQ_PREFIX": "bull",
     "ZLH_DAGSTER_DATABASE_URL": None,
     "ZLH_DEPLOYMENT": None,
+    "ZLH_WEB_URL": None,
+    "ZLH_RUNBOOK_URL": None,
     "ZLH_SNAPSHOT_URL": None,
     "ZLH_AGENT_SHARD_SIZE": 10_000,
     "ZLH_ZONE": None,

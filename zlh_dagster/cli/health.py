@@ -167,8 +167,9 @@ def stands_still(seconds: float, health: Health) -> Message:
         "The loop stands still: nothing is observed, nothing repaired",
         (
             f"Since {words(seconds)}: {'; '.join(health.problems)}",
-            f"Runbook: {LOOP_STALLED}. `zlh health` says how it is now.",
+            "`zlh health` says how it is now.",
         ),
+        topics=(LOOP_STALLED,),
     )
 
 

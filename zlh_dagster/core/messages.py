@@ -21,6 +21,9 @@ _TOTAL = 6000
 _LINES = 8
 """Lines that one message lists; the rest is counted."""
 
+_TOPICS = 3
+"""Headings of the runbook to which one message leads."""
+
 _SINGLY = 5
 """Repairs that are told one by one; more become a summary."""
 
@@ -55,17 +58,37 @@ _ORDER = (Severity.CRITICAL, Severity.WARNING, Severity.REPAIR, Severity.INFO)
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message for one channel; ``good`` says that what it tells is over."""
+    """One message for one channel.
+
+    Attributes:
+        severity: The channel.
+        title: A few words.
+        lines: What happened.
+        footer: Which run, who asked for it.
+        good: Whether what it tells is over.
+        run_id: The run that it is about, or empty.
+        topics: Headings of the runbook that say what to do.
+    """
 
     severity: Severity
     title: str
     lines: tuple[str, ...]
     footer: str = ""
     good: bool = False
+    run_id: str = ""
+    topics: tuple[str, ...] = ()
 
     def text(self) -> str:
         """The message as plain text, for the log."""
         return "\n".join((self.title, *self.lines, self.footer)).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where a message's links lead: base URLs of the web UI and of the runbook, or ``None``."""
+
+    web: str | None = None
+    runbook: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +122,8 @@ class Sent:
             "title": self.message.title,
             "lines": list(self.message.lines),
             "footer": self.message.footer,
+            "run_id": self.message.run_id,
+            "topics": list(self.message.topics),
             "incidents": self.incidents,
         }
 
@@ -111,6 +136,8 @@ class Sent:
                 str(value["title"]),
                 tuple(str(line) for line in value["lines"]),
                 str(value["footer"]),
+                run_id=str(value.get("run_id", "")),
+                topics=tuple(str(topic) for topic in value.get("topics", ())),
             )
             incidents = {str(k): str(v) for k, v in value["incidents"].items()}
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -131,20 +158,29 @@ def plain(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
-def payload(message: Message) -> dict[str, Any]:
-    """The JSON that Discord's webhook takes."""
+def payload(message: Message, links: Links = Links()) -> dict[str, Any]:
+    """The JSON that Discord's webhook takes; the title leads to the run, a line to the runbook."""
     title = shorten(plain(message.title), _TITLE)
     footer = shorten(message.footer, min(_FOOTER, 200))
-    room = min(_DESCRIPTION, _TOTAL - len(title) - len(footer))
-    description = shorten("\n".join(plain(line) for line in message.lines), room)
+    what_to_do = _runbook(message.topics, links.runbook)
+    room = min(_DESCRIPTION, _TOTAL - len(title) - len(footer)) - len(what_to_do)
+    description = shorten("\n".join(plain(line) for line in message.lines), room) + what_to_do
     embed: dict[str, Any] = {
         "title": title,
         "description": description,
         "color": _GOOD if message.good else _COLOURS[message.severity],
     }
+    if links.web and message.run_id:
+        embed["url"] = f"{links.web}/runs/{message.run_id}"
     if footer:
         embed["footer"] = {"text": footer}
     return {"embeds": [embed], "allowed_mentions": {"parse": []}}
+
+
+def _runbook(topics: tuple[str, ...], url: str | None) -> str:
+    if url is None or not topics:
+        return ""
+    return "\nWhat to do: " + ", ".join(f"[{t}]({url}#{t})" for t in topics[:_TOPICS])
 
 
 def batch_message(
@@ -194,7 +230,22 @@ def batch_message(
         lines=tuple(lines),
         footer=f"run {run_id[:8]} · {requested_by} · {result.seconds:.1f} s",
         good=nothing_else,
+        run_id=run_id,
+        topics=_topics(by_status, result),
     )
+
+
+def _topics(
+    by_status: Mapping[Status, list[RepairOutcome]], result: BatchResult
+) -> tuple[str, ...]:
+    """What asks for the operator, the worst first."""
+    asked = [
+        *(s.value for s in _WITH_REASON if by_status[s]),
+        *(f.kind for f in sorted(result.findings, key=lambda f: _ORDER.index(f.severity))),
+        *(i.kind for i in result.due),
+        *(["interrupted"] if result.interrupted else []),
+    ]
+    return tuple(dict.fromkeys(asked))
 
 
 def over_text(incident: Incident, now: float) -> str:
@@ -214,6 +265,8 @@ def run_failed(*, job: str, run_id: str, error: str) -> Message:
         title=f"{job} failed",
         lines=(error or "The run ended without an error message.", "Look at the run in Dagster."),
         footer=f"run {run_id[:8]}",
+        run_id=run_id,
+        topics=("run_failed",),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from zlh_dagster.core.messages import Message, payload
+from zlh_dagster.core.messages import Links, Message, payload
 from zlh_dagster.core.redact import Redactor
 from zlh_dagster.core.rules import Severity
 
@@ -35,6 +35,7 @@ class Discord:
     Args:
         webhooks: URL of each channel; a level without one is only logged.
         redactor: Applied to every message.
+        links: Where messages lead.
         transport: For tests.
     """
 
@@ -43,10 +44,12 @@ class Discord:
         webhooks: Mapping[Severity, str],
         *,
         redactor: Redactor,
+        links: Links = Links(),  # noqa: B008 - frozen
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._webhooks = dict(webhooks)
         self._redactor = redactor
+        self._links = links
         self._transport = transport
         self._dead_until: dict[Severity, float] = {}
 
@@ -148,7 +151,7 @@ class Discord:
             return _Answer(type(error).__name__)
 
     def _call(self, method: str, url: str, message: Message, channel: Severity) -> "_Answer":
-        body = payload(message)
+        body = payload(message, self._links)
         headers = {"User-Agent": f"DiscordBot (zlh-dagster, {version('zlh-dagster')})"}
         with httpx.Client(timeout=TIMEOUT, headers=headers, transport=self._transport) as client:
             for attempt in range(1, _ATTEMPTS + 1):

@@ -10,6 +10,7 @@ import redis
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from zlh_dagster.core.messages import Links
 from zlh_dagster.core.model import Surface, rows_of
 from zlh_dagster.core.redact import Redactor
 from zlh_dagster.core.rules import Severity
@@ -175,7 +176,8 @@ class Services:
             for severity in Severity
             if (value := getattr(self.settings, f"discord_webhook_{severity.value}")) is not None
         }
-        return Discord(webhooks, redactor=self.redactor)
+        links = Links(web=self.settings.zlh_web_url, runbook=self.settings.zlh_runbook_url)
+        return Discord(webhooks, redactor=self.redactor, links=links)
 
     @cached_property
     def surfaces(self) -> dict[Surface, EdgeSurface]:

@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     dagster_home: Path = Path(".zlh")
     zlh_web_host: str = "127.0.0.1"
     zlh_web_port: int = Field(default=3000, ge=1, le=65535)
+    zlh_web_url: str | None = None
+    zlh_runbook_url: str | None = None
     zlh_run_launcher: Literal["celery", "default"] = "celery"
     zlh_agent_port: int = Field(default=18888, ge=1, le=65535)
     zlh_agent_shard_size: int = Field(default=10_000, ge=1)
@@ -228,7 +230,7 @@ class Settings(BaseSettings):
     def _https_or_loopback(cls, value: str | None) -> str | None:
         return None if value is None else _check_url(value, http_anywhere=False)
 
-    @field_validator("technitium_api_url", "velocity_url")
+    @field_validator("technitium_api_url", "velocity_url", "zlh_web_url", "zlh_runbook_url")
     @classmethod
     def _http_or_https(cls, value: str | None) -> str | None:
         return None if value is None else _check_url(value, http_anywhere=True)
