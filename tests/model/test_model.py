@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -339,16 +340,18 @@ def machine(platform: Platform, fresh: Path) -> type[RuleBasedStateMachine]:
     return Edge
 
 
-def test_the_laws_hold_whatever_happens(platform, fleet_database, monkeypatch):
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("examples", [10, pytest.param(60, marks=pytest.mark.long)])
+def test_the_laws_hold_whatever_happens(platform, fleet_database, monkeypatch, examples):
     monkeypatch.setattr(http, "_BACKOFF_SECONDS", 0.001)
     monkeypatch.setattr(publisher, "VERIFY_PAUSES", (0.0, 0.002))
     run_state_machine_as_test(
         machine(platform, fleet_database),
         settings=settings(
-            max_examples=15,
+            max_examples=examples,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
-            derandomize=True,
+            derandomize=examples == 10,
         ),
     )
