@@ -1,0 +1,98 @@
+"""The views of docs/migrating.md are what it says: enough rights, and not one more."""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import ProgrammingError
+
+from tests.resources.databases import empty_database, postgresql
+from zlh_dagster.core.desired import EdgeConfig, desired_edge
+from zlh_dagster.resources import database, operations
+from zlh_dagster.schema.tables import port_pool, provisioning_operation, vmid_reservation
+from zlh_dagster.schema.upgrade import head, upgrade
+
+PAGE = Path(__file__).parents[2] / "docs" / "migrating.md"
+THEIRS = """
+CREATE TABLE servers (id int PRIMARY KEY, owner text, kind text, dns_label text, address text,
+  game_port int, game text, for_tests boolean, deleted_at timestamp, unpaid boolean,
+  locked_because text, backed_up_at timestamp, backup_hours int, made_at timestamp,
+  changed_at timestamp);
+CREATE TABLE jobs (id text PRIMARY KEY, server_id int, verb text, queue text, queue_job text,
+  state text, phase text, progress_at timestamp, beat_at timestamp, lease_until timestamp,
+  made_at timestamp, changed_at timestamp, done_at timestamp, error json);
+CREATE TABLE vmids (vmid int PRIMARY KEY, job_id text, taken_at timestamp, given_back_at timestamp);
+CREATE TABLE ports (id int PRIMARY KEY, port int, kind text, state text, server_id int,
+  made_at timestamp, changed_at timestamp);
+INSERT INTO servers VALUES
+  (5000, 'c1', 'game', 'mc-5000', '10.1.0.5', 25570, 'minecraft', true, NULL, false, NULL,
+   '2030-01-01', 24, '2029-01-01', '2029-01-01'),
+  (5001, 'c1', 'game', 'mc-5001', '10.1.0.6', 25565, 'minecraft', false, '2030-01-01', false, NULL,
+   NULL, NULL, '2029-01-01', '2029-01-01');
+INSERT INTO jobs VALUES ('op', 5000, 'create', 'provisioning', '7', 'queued', NULL, NULL, NULL,
+  NULL, '2029-01-01', '2029-01-01', NULL, NULL);
+INSERT INTO vmids VALUES (5000, 'op', '2029-01-01', NULL);
+INSERT INTO ports VALUES (1, 25570, 'game', 'allocated', 5000, '2029-01-01', '2029-01-01');
+"""
+NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Iterator[sa.Engine]:
+    """Their database after the page, as the user that it makes."""
+    blocks = re.findall(r"```sql\n(.*?)```", PAGE.read_text(), re.S)
+    with postgresql() as server, empty_database(server) as url:
+        owner = sa.create_engine(url)
+        with owner.begin() as connection:
+            for script in (THEIRS, *blocks[1:]):
+                connection.exec_driver_sql(script)
+        user = sa.make_url(url).set(username="zlh").render_as_string(hide_password=False)
+        engine = database.connect(user)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+            with owner.begin() as connection:
+                connection.exec_driver_sql("DROP OWNED BY zlh; DROP ROLE zlh")
+            owner.dispose()
+
+
+def test_rows_are_read_through_the_views(theirs):
+    edge = EdgeConfig(zone="example.gg", cloudflare_ip="203.0.113.1", velocity=True)
+    desired = desired_edge(database.read_payloads(theirs), edge)
+    assert len(desired.invalid) == 0
+    mine = desired.records[desired.records["vmid"] == 5000]
+    assert "0 0 25570 mc-5000.example.gg" in mine["content"].tolist()
+    assert set(desired.records[desired.records["vmid"] == 5001]["guard"].notna()) == {True}
+    assert operations.read_open(theirs)["id"].tolist() == ["op"]
+
+
+def test_its_own_tables_are_made_there_and_rows_can_be_closed(theirs):
+    assert upgrade(theirs) == head()
+    with theirs.begin() as connection:
+        for change in (
+            sa.update(provisioning_operation)
+            .where(provisioning_operation.c.status == "queued")
+            .values(status="failed", completedAt=NOW, updatedAt=NOW, error={"code": "x"}),
+            sa.update(vmid_reservation).values(releasedAt=NOW),
+            sa.update(port_pool).values(status="free", allocatedTo=None, updatedAt=NOW),
+        ):
+            assert connection.execute(change).rowcount == 1
+        connection.rollback()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        'UPDATE "ContainerInstance" SET "vmid" = 1',
+        'UPDATE "ProvisioningOperation" SET "type" = \'stop\'',
+        'DELETE FROM "PortPool"',
+        "SELECT * FROM public.servers",
+    ],
+)
+def test_nothing_else_is_allowed(theirs, statement):
+    with theirs.connect() as connection, pytest.raises(ProgrammingError, match="permission denied"):
+        connection.exec_driver_sql(statement)
