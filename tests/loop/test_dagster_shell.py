@@ -12,6 +12,7 @@ import pytest
 
 from tests.harness import statuses, titles, writes
 from zlh_dagster.definitions import defs
+from zlh_dagster.sandbox.cloudflare_records import new_record
 
 ROOT = Path(__file__).parents[2]
 SRV = "_minecraft._tcp.mc-5000.example.gg"
@@ -88,9 +89,20 @@ def test_a_repair_run_says_why_it_exists(loop, sandbox):
     tick = loop.observe().run_id
     [request] = loop.judge()
     assert request.tags["zlh/tick"] == tick
-    assert request.tags["zlh/vmid"] == "5000"
+    assert (request.tags["zlh/vmid"], request.tags["zlh/incident"]) == ("5000", "none")
     [repair] = request.run_config["ops"]["level1_repair"]["config"]["repairs"]
     assert repair["reason"] == "cloudflare SRV missing"
+
+
+def test_a_run_that_tells_names_its_incidents(loop, sandbox):
+    for number in range(7):
+        orphan = new_record(f"mc-59{number:02}.example.gg", "A", "203.0.113.10", ttl=60)
+        sandbox.edge.cloudflare.put(orphan)
+    loop.observe()
+    [request] = loop.judge()
+    assert request.tags["zlh/vmid"] == "none"
+    assert request.tags["zlh/incident"].startswith("orphan:")
+    assert request.tags["zlh/incident"].endswith(" and 2 more")
 
 
 def test_a_skip_says_what_was_compared(loop):

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.browser import browser_page, open_checks, open_graph
 from tests.harness import edge_state
 from tests.resources.databases import empty_database, postgresql
 from tests.stack.stack import Stack, alive, children_of, free_port, repair_yaml, until
@@ -136,6 +137,25 @@ def test_status_tells_what_the_loop_saw(live):
     assert 0 <= status["last_tick_age_seconds"] < 180
     assert {s["outcome"] for s in status["surfaces"].values()} == {"observed"}
     assert status["last_repairs"][0]["status"] == "succeeded"
+
+
+@pytest.mark.timeout(400)
+def test_a_person_sees_the_graph_the_drift_its_repair_and_the_plot(live):
+    if live.environment["ZLH_RUN_LAUNCHER"] != "celery":
+        pytest.skip("looked at with the warm worker")
+    web = f"http://127.0.0.1:{live.environment['ZLH_WEB_PORT']}"
+    done = [e for e in live.finished_events() if e["action"] == "dns_republish"]
+    with browser_page() as page:
+        open_graph(page, web)
+        open_checks(page, web)
+        page.get_by_text("Execution history").click()
+        page.get_by_text("Failed").first.wait_for()
+        page.goto(f"{web}/runs/{done[-1]['runId']}")
+        for text in ("level1_repair", "Success", "zlh/vmid: 5000"):
+            page.get_by_text(text).first.wait_for()
+        page.goto(f"{web}/locations")
+        page.get_by_text("Loaded").first.wait_for()
+        assert page.get_by_text("Failed").count() == 0
 
 
 @pytest.mark.timeout(200)

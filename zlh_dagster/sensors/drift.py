@@ -266,9 +266,12 @@ def _verdict(tick: Tick, judgement: Judgement) -> str:
 
 
 def _request(tick: dg.DagsterRun, launch: Launch, *, live: bool) -> dg.RunRequest:
-    servers = [request.subject for request in launch.repairs]
-    more = len(servers) - 5
-    named = ",".join(servers[:5]) + (f" and {more} more" if more > 0 else "")
+    told = launch.incidents
+    incidents = [
+        *(finding.incident for finding in told.opened),
+        *(incident.name for incident in told.due),
+        *told.over,
+    ]
     return dg.RunRequest(
         run_key=tick.run_id,
         run_config=run_config(launch, live=live, decided_at=time.time()),
@@ -276,7 +279,13 @@ def _request(tick: dg.DagsterRun, launch: Launch, *, live: bool) -> dg.RunReques
             "zlh/tick": tick.tags.get("zlh/tick", tick.run_id),
             TICK_RUN_TAG: tick.run_id,
             "zlh/mode": "live" if live else "dry-run",
-            "zlh/vmid": named or "none",
+            "zlh/vmid": _first_five([request.subject for request in launch.repairs]),
+            "zlh/incident": _first_five(incidents),
             REQUESTED_BY_TAG: CONTROLLER,
         },
     )
+
+
+def _first_five(names: list[str]) -> str:
+    more = len(names) - 5
+    return (",".join(names[:5]) + (f" and {more} more" if more > 0 else "")) or "none"
