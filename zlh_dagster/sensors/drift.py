@@ -267,11 +267,7 @@ def _verdict(tick: Tick, judgement: Judgement) -> str:
 
 def _request(tick: dg.DagsterRun, launch: Launch, *, live: bool) -> dg.RunRequest:
     told = launch.incidents
-    incidents = [
-        *(finding.incident for finding in told.opened),
-        *(incident.name for incident in told.due),
-        *told.over,
-    ]
+    incidents = [*(finding.incident for finding in told.opened), *told.due, *told.over]
     return dg.RunRequest(
         run_key=tick.run_id,
         run_config=run_config(launch, live=live, decided_at=time.time()),
