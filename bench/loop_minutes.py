@@ -19,7 +19,7 @@ from zlh_dagster.sandbox.fleet import game_vmid
 SERVERS = 20
 WARM, COLD = "celery", "default"
 LAUNCHERS = (WARM, COLD)
-_COLD_AT, _QUIET_AT, _IDLE_AT, _NEAR_AT, _END_AT = 16.0, 35.0, 48.0, 53.5, 59.5
+_COLD_AT, _QUIET_AT, _IDLE_AT, _NEAR_AT, _END_AT = 8.0, 35.0, 48.0, 53.5, 59.5
 _NEAR_SECONDS = 6.0
 _REPAIR_SECONDS = 50.0
 

@@ -52,14 +52,18 @@ ASSETS = (
 
 def open_graph(page: "Page", web: str) -> None:
     """The asset graph with all of its groups open, once every asset is drawn."""
+    page.set_viewport_size({"width": 1500, "height": 1500})  # what is outside is not drawn
     page.goto(f"{web}{GRAPH}")
     for asset in ASSETS:
         page.locator("svg").get_by_text(asset, exact=True).first.wait_for()
-    page.wait_for_load_state("networkidle")
+    page.get_by_text("Materialized", exact=True).first.wait_for()
+    page.wait_for_timeout(1500)
+    page.get_by_text("Loading...").first.wait_for(state="hidden")
 
 
 def open_checks(page: "Page", web: str) -> None:
     """The check of the drift: how it stands, and its plot."""
+    page.set_viewport_size(SIZE)
     page.goto(f"{web}/assets/drift?view=checks")
     page.get_by_text("Evaluation result").wait_for()
     page.locator("canvas").first.wait_for()
