@@ -1,18 +1,21 @@
-"""The `zlh` command."""
+"""The `zlh` command.
+
+Each command imports what it needs when it runs: help and mistakes are answered at once.
+"""
 
 import json
 import sys
 from datetime import datetime, timezone
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from sqlalchemy.exc import SQLAlchemyError
 
 from zlh_dagster.cli.parts import Drill, Part
-from zlh_dagster.core.repair import Status
-from zlh_dagster.resources.services import Services
-from zlh_dagster.resources.settings import SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from zlh_dagster.resources.services import Services
+    from zlh_dagster.resources.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Live = Annotated[bool, typer.Option("--live", help="Write; else only record.")]
@@ -40,6 +43,18 @@ def say(text: str) -> None:
     _out.print(f"zlh: {text}", markup=False)
 
 
+def _settings() -> "Settings":
+    from zlh_dagster.resources.settings import load_settings
+
+    return load_settings()
+
+
+def _services() -> "Services":
+    from zlh_dagster.resources.services import Services
+
+    return Services(_settings())
+
+
 @app.callback()
 def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
@@ -54,7 +69,7 @@ def up(
     """Run the controller in the foreground. Example: zlh up --no-web."""
     from zlh_dagster.cli.up import run
 
-    raise typer.Exit(run(load_settings(), web=not no_web, say=say))
+    raise typer.Exit(run(_settings(), web=not no_web, say=say))
 
 
 @app.command()
@@ -68,7 +83,7 @@ def serve(
     """
     from zlh_dagster.cli.serve import run
 
-    run(load_settings(), part, say=say)
+    run(_settings(), part, say=say)
 
 
 @app.command()
@@ -76,7 +91,7 @@ def status(as_json: AsJson = False) -> None:
     """Who works, when it last looked, what is open. Example: zlh status --json."""
     from zlh_dagster.cli.status import gather, show
 
-    with Services(load_settings()) as services:
+    with _services() as services:
         show(_out, gather(services), as_text=not as_json)
 
 
@@ -89,7 +104,7 @@ def health(as_json: AsJson = False) -> None:
     """
     from zlh_dagster.cli.health import look, show
 
-    with Services(load_settings()) as services:
+    with _services() as services:
         raise typer.Exit(show(_out, look(services), as_text=not as_json))
 
 
@@ -101,12 +116,13 @@ def doctor(as_json: AsJson = False) -> None:
     """
     from zlh_dagster.cli.doctor import examine, show
     from zlh_dagster.cli.doctor_checks import bad_settings, checks_of
+    from zlh_dagster.resources.settings import SettingsError
 
     try:
-        settings = load_settings()
+        opened = _services()
     except SettingsError as error:
         raise typer.Exit(show(_out, [bad_settings(error)], as_text=not as_json)) from None
-    with Services(settings) as services:
+    with opened as services:
         raise typer.Exit(show(_out, examine(checks_of(services)), as_text=not as_json))
 
 
@@ -124,7 +140,7 @@ def plan(
     if policy:
         show_policy(_out, as_text=not as_json)
         return
-    with Services(load_settings()) as services:
+    with _services() as services:
         raise typer.Exit(show(_out, look(services), as_text=not as_json))
 
 
@@ -149,15 +165,16 @@ def revert(
     """Put back what a repair overwrote; pauses the server. Example: zlh revert 3f2a91c0."""
     from zlh_dagster.cli.repair import event_named
 
-    with Services(load_settings()) as services:
+    with _services() as services:
         target = event_named(services, event_id)
     _run(vmid=None, action="revert", live=live, target=target)
 
 
 def _run(*, vmid: int | None, action: str, live: bool, target: str | None) -> None:
     from zlh_dagster.cli.repair import repair as run_repair
+    from zlh_dagster.core.repair import Status
 
-    with Services(load_settings()) as services:
+    with _services() as services:
         result = run_repair(services, vmid=vmid, action=action, live=live, target=target)
     for outcome in result.outcomes:
         what = "; ".join((*outcome.changes, outcome.reason)).strip("; ")
@@ -173,7 +190,7 @@ def approve(
     """Let one escalated mass drift be repaired once. Example: zlh approve mass_drift:cloudflare."""
     from zlh_dagster.cli.holds import approve as approve_incident
 
-    with Services(load_settings()) as services:
+    with _services() as services:
         approve_incident(services, incident)
     say(f"{incident} is approved for the next tick that still shows it")
 
@@ -189,7 +206,7 @@ def pause(
     from zlh_dagster.cli.holds import pause as begin
     from zlh_dagster.cli.holds import scope_of
 
-    with Services(load_settings()) as services:
+    with _services() as services:
         made = begin(services, scope_of(surface=surface, vmid=vmid), span=span, reason=reason)
     say(f"{made.scope} {made.describe()}")
 
@@ -200,7 +217,7 @@ def resume(surface: OfSurface = None, vmid: OfServer = None) -> None:
     from zlh_dagster.cli.holds import scope_of
 
     scope = scope_of(surface=surface, vmid=vmid)
-    with Services(load_settings()) as services:
+    with _services() as services:
         ended = services.gate.resume(scope)
     say(f"{scope} goes on" if ended else f"{scope} was not paused")
 
@@ -212,7 +229,7 @@ def list_breakers(context: typer.Context, as_json: AsJson = False) -> None:
     from zlh_dagster.cli.holds import show_breakers
 
     if context.invoked_subcommand is None:
-        with Services(load_settings()) as services:
+        with _services() as services:
             show_breakers(_out, found(services), as_text=not as_json)
 
 
@@ -221,7 +238,7 @@ def reset_breaker(
     name: Annotated[str, typer.Argument(help="cloudflare, server:5000, ...")],
 ) -> None:
     """Close one breaker. Example: zlh breakers reset server:5000."""
-    with Services(load_settings()) as services:
+    with _services() as services:
         was_there = services.gate.reset(name)
     say(f"{name} is closed" if was_there else f"{name} was not open; its count begins anew")
 
@@ -235,7 +252,7 @@ def events(
     """The repair ledger. Example: zlh events --vmid 5000."""
     from zlh_dagster.cli.events import show
 
-    with Services(load_settings()) as services:
+    with _services() as services:
         show(_out, services.ledger.events(vmid=vmid, limit=limit), as_text=not as_json)
 
 
@@ -248,7 +265,7 @@ def history(
     from zlh_dagster.cli.history import gather, show
 
     today = datetime.now(timezone.utc).date()
-    with Services(load_settings()) as services:
+    with _services() as services:
         show(_out, gather(services, days=days, today=today), as_text=not as_json)
 
 
@@ -271,7 +288,7 @@ def drill(
     from zlh_dagster.cli.authority import named
     from zlh_dagster.cli.drill import DrillRefused, Exercise, prepare
 
-    with Services(load_settings()) as services:
+    with _services() as services:
         servers = [named(text) for text in nameserver or ()]
         target = prepare(services, vmid)
         if not yes:
@@ -292,7 +309,7 @@ def db_upgrade() -> None:
     from zlh_dagster.resources.database import connect
     from zlh_dagster.schema.upgrade import upgrade
 
-    engine = connect(load_settings().database_url)
+    engine = connect(_settings().database_url)
     try:
         say(f"the tables are at revision {upgrade(engine)}")
     finally:
@@ -312,6 +329,11 @@ def main() -> None:
 
 def explain(error: Exception) -> str:
     """One line for an error, without secrets."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from zlh_dagster.resources.services import Services
+    from zlh_dagster.resources.settings import SettingsError
+
     if isinstance(error, SettingsError):
         return f"settings: {error}"
     if isinstance(error, SQLAlchemyError):
