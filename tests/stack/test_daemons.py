@@ -150,8 +150,11 @@ def test_a_person_sees_the_graph_the_drift_its_repair_and_the_plot(live):
         open_checks(page, web)
         page.get_by_text("Execution history").click()
         page.get_by_text("Failed").first.wait_for()
+        page.goto(f"{web}/runs")
+        for text in ("level1_repair", "zlh/vmid: 5000", "zlh/tick"):
+            page.get_by_text(text).first.wait_for()
         page.goto(f"{web}/runs/{done[-1]['runId']}")
-        for text in ("level1_repair", "Success", "zlh/vmid: 5000"):
+        for text in ("level1_repair", "Success"):
             page.get_by_text(text).first.wait_for()
         page.goto(f"{web}/locations")
         page.get_by_text("Loaded").first.wait_for()
