@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
 from fsspec import available_protocols
@@ -23,8 +23,8 @@ from zlh_dagster.core.desired import EdgeConfig
 from zlh_dagster.core.guards import NAMED_BY_OPERATOR
 from zlh_dagster.core.model import Action
 from zlh_dagster.core.policy import PolicyConfig
+from zlh_dagster.resources.urls import check_url, split_url, with_driver
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 # A Unix socket's path has 108 bytes, its end included (unix(7)).
 _SOCKET_PATH_LIMIT = 100
 _ZONE = re.compile(
@@ -32,12 +32,6 @@ _ZONE = re.compile(
 )
 _DEPLOYMENT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _HEADER_VALUE = re.compile(r"[!-~]+")
-_DRIVERS = {
-    "postgres://": "postgresql+psycopg2://",
-    "postgresql://": "postgresql+psycopg2://",
-    "mysql://": "mysql+pymysql://",
-    "mariadb://": "mariadb+pymysql://",
-}
 _DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mariadb"})
 
 
@@ -160,7 +154,7 @@ class Settings(BaseSettings):
             return None
         url = value.get_secret_value().strip()
         try:
-            backend = sa.make_url(_with_driver(url)).get_backend_name()
+            backend = sa.make_url(with_driver(url)).get_backend_name()
             urlsplit(url)
         except (ArgumentError, ValueError):
             raise ValueError("is not a database URL") from None
@@ -174,7 +168,7 @@ class Settings(BaseSettings):
         if value is None:
             return None
         url = value.get_secret_value().strip()
-        if _split_url(url).scheme not in ("redis", "rediss", "unix"):
+        if split_url(url).scheme not in ("redis", "rediss", "unix"):
             raise ValueError("must be a URL that begins with redis://, rediss:// or unix://")
         return SecretStr(url)
 
@@ -183,7 +177,7 @@ class Settings(BaseSettings):
     def _dagster_database(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        url = _with_driver(value.get_secret_value().strip())
+        url = with_driver(value.get_secret_value().strip())
         try:
             backend = sa.make_url(url).get_backend_name()
         except ArgumentError:
@@ -228,12 +222,12 @@ class Settings(BaseSettings):
     @field_validator("cloudflare_api_base", "proxmox_url")
     @classmethod
     def _https_or_loopback(cls, value: str | None) -> str | None:
-        return None if value is None else _check_url(value, http_anywhere=False)
+        return None if value is None else check_url(value, http_anywhere=False)
 
     @field_validator("technitium_api_url", "velocity_url", "zlh_web_url", "zlh_runbook_url")
     @classmethod
     def _http_or_https(cls, value: str | None) -> str | None:
-        return None if value is None else _check_url(value, http_anywhere=True)
+        return None if value is None else check_url(value, http_anywhere=True)
 
     @field_validator(
         "discord_webhook_critical",
@@ -247,7 +241,7 @@ class Settings(BaseSettings):
         if value is None:
             return None
         url = value.get_secret_value().strip()
-        _check_url(url, http_anywhere=False)
+        check_url(url, http_anywhere=False)
         return SecretStr(url)
 
     @model_validator(mode="after")
@@ -315,7 +309,7 @@ class Settings(BaseSettings):
         """SQLAlchemy URL with the driver that this project installs."""
         if self.zlh_database_url is None:
             return f"sqlite:///{self.home / 'platform.db'}"
-        return _with_driver(self.zlh_database_url.get_secret_value())
+        return with_driver(self.zlh_database_url.get_secret_value())
 
     @property
     def dagster_database_url(self) -> str | None:
@@ -424,32 +418,3 @@ def _text(value: Any) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return ",".join(value) if isinstance(value, tuple) else str(value)
-
-
-def _check_url(value: str, *, http_anywhere: bool) -> str:
-    url = value.strip().rstrip("/")
-    parts = _split_url(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be a URL that begins with https://")
-    if parts.scheme == "http" and not http_anywhere and parts.hostname not in LOOPBACK:
-        raise ValueError("must be https (http is for loopback only)")
-    return url
-
-
-def _split_url(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - reading it is what checks it
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    if any(character.isspace() for character in url):
-        raise ValueError("has a space or line break in it")
-    return parts
-
-
-def _with_driver(url: str) -> str:
-    """A database URL with the driver that this project installs, where it names none."""
-    for given, driver in _DRIVERS.items():
-        if url.startswith(given):
-            return driver + url.removeprefix(given)
-    return url

@@ -1,0 +1,50 @@
+"""URLs as settings have them: what they must be, and what this project makes of them."""
+
+from urllib.parse import SplitResult, urlsplit
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_DRIVERS = {
+    "postgres://": "postgresql+psycopg2://",
+    "postgresql://": "postgresql+psycopg2://",
+    "mysql://": "mysql+pymysql://",
+    "mariadb://": "mariadb+pymysql://",
+}
+
+
+def check_url(value: str, *, http_anywhere: bool) -> str:
+    """A web address without its last slash; ``http`` elsewhere than on loopback only if allowed.
+
+    Raises:
+        ValueError: If it is none, or must be ``https``.
+    """
+    url = value.strip().rstrip("/")
+    parts = split_url(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be a URL that begins with https://")
+    if parts.scheme == "http" and not http_anywhere and parts.hostname not in LOOPBACK:
+        raise ValueError("must be https (http is for loopback only)")
+    return url
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of a URL.
+
+    Raises:
+        ValueError: If it is none, or has a space in it.
+    """
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - reading it is what checks it
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if any(character.isspace() for character in url):
+        raise ValueError("has a space or line break in it")
+    return parts
+
+
+def with_driver(url: str) -> str:
+    """A database URL with the driver that this project installs, where it names none."""
+    for given, driver in _DRIVERS.items():
+        if url.startswith(given):
+            return driver + url.removeprefix(given)
+    return url
