@@ -2,6 +2,7 @@
 
 import json
 import time
+from datetime import datetime, timezone
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from tests.harness import edge_state, statuses, writes
 from zlh_dagster.cli import authority, drill
 from zlh_dagster.cli.drill import DrillRefused, Exercise, prepare
 from zlh_dagster.core.holds import EVERYTHING, Pause
-from zlh_dagster.schema.tables import container_instance
+from zlh_dagster.schema.tables import container_instance, repair_event
 
 SRV = "_minecraft._tcp.mc-5000.example.gg"
 
@@ -177,6 +178,20 @@ def test_it_refuses_where_the_loop_would_not_repair(led, platform, sandbox, brea
     with pytest.raises(Exception, match=why):
         prepare(services, 5000)
     assert [entry for entry in writes(sandbox) if entry.method == "DELETE"] == []
+
+
+def test_a_server_over_its_budget_is_not_drilled(led, platform, sandbox):
+    """The loop would refuse it, and the record would be missing."""
+    repaired = {"vmid": 5000, "action": "dns_republish", "level": 1, "status": "succeeded"}
+    asked = {"reason": "x", "requestedBy": "controller", "runId": "r", "fencingToken": 1}
+    now = datetime.now(timezone.utc)
+    with platform.engine.begin() as connection:
+        for number in range(3):
+            row = {"id": f"e{number}", **repaired, **asked, "createdAt": now}
+            connection.execute(sa.insert(repair_event).values(**row))
+    with pytest.raises(DrillRefused, match="would not repair it: 3 repairs within an hour"):
+        prepare(platform.services(), 5000)
+    assert writes(sandbox) == []
 
 
 def test_a_record_that_is_not_in_step_is_left_to_the_loop(led, platform, sandbox):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any
 
 from zlh_dagster.cli.authority import Nameserver, NotAsked, authorities, srv_at
@@ -17,12 +17,13 @@ from zlh_dagster.cli.health import look as look_at_health
 from zlh_dagster.cli.parts import Drill
 from zlh_dagster.core.compare import compare
 from zlh_dagster.core.desired import desired_edge, guard_reason
-from zlh_dagster.core.guards import row_of
+from zlh_dagster.core.guards import budget_refusal, row_of
 from zlh_dagster.core.model import Record, Surface, rows_of
 from zlh_dagster.core.repair import Status
 from zlh_dagster.resources.cloudflare import Cloudflare
 from zlh_dagster.resources.edge import WRITE_TIMEOUT
 from zlh_dagster.resources.http import EdgeError
+from zlh_dagster.resources.preconditions import BUDGET_WINDOW
 from zlh_dagster.resources.services import Services
 
 WAIT_SECONDS = 240.0
@@ -30,7 +31,6 @@ WAIT_SECONDS = 240.0
 
 POLL_SECONDS = 2.0
 DNS_SECONDS = 60.0
-_BUDGET_SPAN = timedelta(hours=1)
 
 
 class DrillRefused(Exception):
@@ -151,17 +151,15 @@ def _refuse_a_loop_that_would_not_repair(services: Services, vmid: int) -> None:
         mode = "nobody leads" if leader is None else f"the leader runs in mode {leader.mode}"
         raise DrillRefused(f"{mode}: nothing would be put back; set ZLH_REPAIR_MODE=live")
     holds = services.gate.holds()
-    refusal = holds.server(vmid) or holds.surface(Surface.CLOUDFLARE)
+    resets = services.gate.counted_since([vmid])
+    spent = services.ledger.repairs_since([vmid], BUDGET_WINDOW, resets=resets)
+    refusal = (
+        holds.server(vmid)
+        or holds.surface(Surface.CLOUDFLARE)
+        or budget_refusal(vmid, spent, services.settings.zlh_max_repairs_per_server_hour)
+    )
     if refusal is not None:
         raise DrillRefused(f"the loop would not repair it: {refusal.message}")
-    resets = services.gate.counted_since([vmid])
-    spent = services.ledger.repairs_since([vmid], _BUDGET_SPAN, resets=resets).get(vmid, 0)
-    if spent >= services.settings.zlh_max_repairs_per_server_hour:
-        raise DrillRefused(
-            f"server {vmid} was repaired {spent} times within the hour, the loop would refuse; "
-            "wait, or zlh breakers reset"
-            f" server:{vmid}"
-        )
 
 
 class Exercise:
@@ -194,16 +192,8 @@ class Exercise:
 
     def run(self) -> Report:
         """Deletes, waits, verifies; whatever happens, the record stands again afterwards."""
-        settings = self._services.settings
         backends = self._backends()
-        client = _Breakable(
-            base_url=settings.cloudflare_api_base,
-            token=settings.cloudflare_api_token.get_secret_value()
-            if settings.cloudflare_api_token
-            else "",
-            zone_id=settings.cloudflare_zone_id or "",
-        )
-        with closing(client):
+        with closing(self._services.cloudflare_as(_Breakable)) as client:
             self._report.began = datetime.now(timezone.utc)
             self._started = time.monotonic()
             try:
@@ -310,7 +300,7 @@ class Exercise:
 
     def _events(self) -> list[dict[str, Any]]:
         events = self._services.ledger.events(vmid=self._target.vmid, limit=20)
-        return [e for e in events if _utc(e["createdAt"]) >= self._report.began]
+        return [e for e in events if e["createdAt"] >= self._report.began]
 
     def _backends(self) -> set[str] | None:
         velocity = self._services.surfaces.get(Surface.VELOCITY)
@@ -328,7 +318,3 @@ class Exercise:
         at = time.monotonic() - self._started
         self._report.steps.append((at, text))
         self._say(f"{at:4.0f} s  {text}")
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)

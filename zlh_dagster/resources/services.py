@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from functools import cached_property
 from types import TracebackType
+from typing import TypeVar
 
 import pandas as pd
 import redis
@@ -36,6 +37,8 @@ from zlh_dagster.resources.settings import Settings, load_settings
 from zlh_dagster.resources.snapshots import SnapshotStore
 from zlh_dagster.resources.technitium import Technitium
 from zlh_dagster.resources.velocity import Velocity
+
+_AnyCloudflare = TypeVar("_AnyCloudflare", bound=Cloudflare)
 
 _OVER_REDIS = (
     "incidents",
@@ -185,13 +188,7 @@ class Services:
         settings = self.settings
         clients: list[EdgeSurface] = []
         if settings.cloudflare_on:
-            clients.append(
-                Cloudflare(
-                    base_url=settings.cloudflare_api_base,
-                    token=_value(settings.cloudflare_api_token),
-                    zone_id=settings.cloudflare_zone_id or "",
-                )
-            )
+            clients.append(self.cloudflare_as(Cloudflare))
         if settings.technitium_on:
             clients.append(
                 Technitium(
@@ -205,6 +202,15 @@ class Services:
                 Velocity(base_url=settings.velocity_url or "", secret=_value(settings.zpack_secret))
             )
         return {client.surface: client for client in clients}
+
+    def cloudflare_as(self, kind: type[_AnyCloudflare]) -> _AnyCloudflare:
+        """A client of Cloudflare of its own, which its caller closes."""
+        settings = self.settings
+        return kind(
+            base_url=settings.cloudflare_api_base,
+            token=_value(settings.cloudflare_api_token),
+            zone_id=settings.cloudflare_zone_id or "",
+        )
 
     @cached_property
     def proxmox(self) -> Proxmox | None:
