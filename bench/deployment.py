@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import httpx
+import redis
 
 from zlh_dagster.resources import database
 from zlh_dagster.resources.ledger import Ledger
@@ -92,10 +93,8 @@ class Deployment:
         socket = self.directory / "redis.sock"
         command = [server_program(), "--port", "0", "--unixsocket", str(socket), "--save", ""]
         self._start([*command, "--dir", str(self.directory)], {"PATH": os.environ["PATH"]})
-        until(socket.exists, seconds=_START_SECONDS, what="Redis")
-        self.environment["ZLH_REDIS_URL"] = f"unix://{socket}"
-        with connect(self.environment["ZLH_REDIS_URL"]) as client:
-            client.ping()
+        self.environment["ZLH_REDIS_URL"] = url = f"unix://{socket}"
+        until(lambda: _answers(url), seconds=_START_SECONDS, what="Redis")
         with self.as_environment(), Services(load_settings(env_file=None)) as services:
             yield services
 
@@ -149,6 +148,15 @@ class Deployment:
             )
         self.processes.append(process)
         return process
+
+
+def _answers(url: str) -> bool:
+    """Whether a Redis does. A socket that exists may not listen yet."""
+    try:
+        with connect(url) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
 
 
 def until(look: Callable[[], _T], *, seconds: float, what: str) -> _T:
