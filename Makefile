@@ -6,7 +6,16 @@ BIN := $(VENV)/bin
 AUDIT := .venv-audit
 ARGS ?=
 
-.PHONY: install demo test format lint types imports definitions unit bench soak sbom audit lock clean
+.PHONY: help install demo test format lint types imports definitions unit bench soak sbom audit lock clean
+
+# Before the others: `make` alone explains itself and installs nothing.
+help:
+	@echo "make demo      a pretend platform, one record broken and repaired; ARGS=--once leaves after it"
+	@echo "make install   the controller into $(VENV); then $(BIN)/zlh --help"
+	@echo "make test      all checks and tests; make unit ARGS=tests/core runs some"
+	@echo "make bench     what it costs; ARGS=\"compare loop\" runs some"
+	@echo "make soak      the loop under faults at random; ARGS=\"--seed 7 --minutes 60\""
+	@echo "docs/development.md has the others"
 
 install: $(VENV)/.runtime
 

@@ -164,9 +164,12 @@ def test_a_dead_webhook_is_named_without_its_url(doctor, platform):
 def test_the_ledger_that_is_not_there_asks_for_an_upgrade(doctor, platform):
     with platform.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE zlh_alembic_version")
-    status, found = doctor()
+    status, found = doctor(ZLH_REPAIR_MODE="live")
     assert (status, set(problems(found))) == (1, {"ledger"})
     assert "zlh db upgrade" in found["ledger"][0]["todo"]
+    # Who only looks needs no table yet.
+    status, found = doctor(ZLH_REPAIR_MODE="dry-run")
+    assert (status, found["ledger"][0]["state"]) == (0, "note")
 
 
 def test_what_is_not_set_is_off_and_no_problem(doctor):
@@ -177,6 +180,20 @@ def test_what_is_not_set_is_off_and_no_problem(doctor):
     assert status == 0
     names = ("cloudflare", "proxmox", "agents", "ZLH_REDIS_URL", "DISCORD_WEBHOOK_INFO")
     assert {found[name][0]["state"] for name in (*names, "ZLH_HEARTBEAT_URL")} == {"off"}
+
+
+def test_the_embedded_redis_is_not_asked_for_the_platforms_queues(doctor, platform, redis_server):
+    """A running `zlh up` has one, which is in order as it is."""
+    short = platform.settings(ZLH_REDIS_URL=None).socket("redis")
+    short.parent.mkdir(parents=True, exist_ok=True)
+    short.symlink_to(redis_server.removeprefix("unix://"))
+    try:
+        status, found = doctor(ZLH_REDIS_URL=None)
+    finally:
+        short.unlink()
+    assert status == 0
+    assert [finding["state"] for finding in found["ZLH_REDIS_URL"]] == ["off", "ok"]
+    assert "ZLH_BULLMQ_PREFIX" not in found
 
 
 def test_settings_that_cannot_be_read_are_the_only_finding(doctor):

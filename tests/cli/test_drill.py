@@ -4,12 +4,14 @@ import json
 import time
 from datetime import datetime, timezone
 
+import dns.resolver
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
 from tests.cli.nameserver import nameserver
 from tests.harness import edge_state, statuses, writes
-from zlh_dagster.cli import authority, drill
+from zlh_dagster.cli import authority, drill, main
 from zlh_dagster.cli.drill import DrillRefused, Exercise, prepare
 from zlh_dagster.core.holds import EVERYTHING, Pause
 from zlh_dagster.schema.tables import container_instance, repair_event
@@ -46,16 +48,6 @@ def exercise(working, platform, monkeypatch):
     return make
 
 
-@pytest.fixture
-def nobody_is_found(monkeypatch):
-    """This machine's resolver knows nobody."""
-
-    def none(zone):
-        raise authority.NotAsked(f"the servers of {zone} were not found: NoNameservers")
-
-    monkeypatch.setattr(drill, "authorities", none)
-
-
 def test_the_loop_puts_it_back_and_all_of_it_is_verified(exercise, sandbox, platform):
     before, services = edge_state(sandbox), platform.services()
     with nameserver(sandbox) as address:
@@ -82,10 +74,26 @@ def test_the_loop_puts_it_back_and_all_of_it_is_verified(exercise, sandbox, plat
     assert json.loads(json.dumps(report.to_json()))["passed"] is True
 
 
-def test_without_a_resolver_dns_is_told_as_not_asked(exercise, nobody_is_found):
+def test_a_drill_without_nameservers_says_that_dns_was_not_asked(exercise):
     report = exercise().run()
-    assert report.problems == []
-    assert any("DNS was not asked" in text for _, text in report.steps)
+    assert (report.problems, report.skipped) == ([], ["DNS"])
+    assert report.markdown().splitlines()[0].endswith("server 5000: **passed**, DNS not asked")
+    assert report.to_json()["skipped"] == ["DNS"]
+
+
+def test_without_a_resolver_nothing_is_deleted(working, platform, sandbox, monkeypatch):
+    def nobody(name, kind, lifetime):
+        raise dns.resolver.NoNameservers
+
+    monkeypatch.setattr(dns.resolver, "resolve", nobody)
+    for name, value in platform.environment().items():
+        monkeypatch.setenv(name, value)
+    arguments = ["drill", "cloudflare-srv", "--vmid", "5000", "--yes"]
+    done = CliRunner().invoke(main.app, arguments, standalone_mode=False)
+    assert isinstance(done.exception, authority.NotAsked)
+    assert "--nameserver" in str(done.exception)
+    assert "--no-dns" in str(done.exception)
+    assert writes(sandbox) == []
 
 
 def test_a_server_that_is_no_authority_does_not_pass(exercise, sandbox):
@@ -127,7 +135,7 @@ def test_what_cannot_be_put_back_is_said_loudly(exercise, sandbox, platform):
     assert any(f"--vmid {5000} --live" in problem for problem in report.problems)
 
 
-def test_a_second_repair_of_the_same_server_is_no_pass(exercise, sandbox, working, nobody_is_found):
+def test_a_second_repair_of_the_same_server_is_no_pass(exercise, sandbox, working):
     """Somebody deletes it once more before the next tick."""
     minutes = []
 

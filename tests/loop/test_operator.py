@@ -10,8 +10,12 @@ from typer.testing import CliRunner
 from tests.harness import edge_state, statuses, titles, writes
 from zlh_dagster.cli import main
 from zlh_dagster.cli.holds import BadRequest, scope_of, seconds_of
+from zlh_dagster.cli.parts import Repair
+from zlh_dagster.core.model import Action
 from zlh_dagster.core.rules import POLICY
+from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.history import History
+from zlh_dagster.resources.services import Services
 from zlh_dagster.sandbox.cloudflare_records import new_record
 
 HOST = "mc-5000.example.gg"
@@ -140,7 +144,7 @@ def test_the_command_pauses_and_resumes(zlh, loop, sandbox):
     loop.minute()
     assert writes(sandbox) == []
     assert "goes on" in zlh("resume").output
-    assert "was not paused" in zlh("resume").output
+    assert "nothing to resume: everything was not paused" in zlh("resume").output
     loop.minute()
     assert len(writes(sandbox)) == 1
 
@@ -153,6 +157,64 @@ def test_the_command_shows_and_closes_breakers(zlh, loop):
     assert "server:5000" in zlh("status").output
     assert "is closed" in zlh("breakers", "reset", "server:5000").output
     assert loop.services.gate.breakers() == {}
+
+
+def test_a_pause_says_what_ends_it(zlh):
+    assert "`zlh resume` ends it" in zlh("pause").output
+    assert "`zlh resume --vmid 5000` ends it" in zlh("pause", "--vmid", "5000").output
+    assert "`zlh resume --surface velocity`" in zlh("pause", "--surface", "velocity").output
+
+
+def test_a_slip_of_the_hand_is_refused_and_leaves_nothing(zlh, loop):
+    for slip, why in (
+        (("pause", "--vmid", "4711"), "no server and no operation"),
+        (("repair", "dns_republish", "--vmid", "4711"), "no server and no operation"),
+        (("breakers", "reset", "cloudflair"), "known are cloudflare, technitium, velocity"),
+        (("breakers", "reset", "server:x"), "server:VMID"),
+    ):
+        with pytest.raises(BadRequest, match=why):
+            zlh(*slip)
+    assert zlh("repair", "restart_agent", "--vmid", "5000").exit_code == 2
+    assert zlh("repair", "revert", "--vmid", "5000").exit_code == 2
+    assert loop.services.gate.pauses() == {}
+    assert loop.services.ledger.events() == []
+
+
+def test_repairs_are_stopped_also_while_the_database_is_away(zlh, loop, monkeypatch):
+    """The table of pauses is out of reach too; in Redis the pause holds."""
+
+    def away(*_):
+        raise DatabaseError("platform database: away")
+
+    monkeypatch.setattr(Services, "read_payloads", away)
+    zlh("pause", "--vmid", "4711")
+    assert list(loop.services.gate.pauses()) == ["server:4711"]
+
+
+def test_what_zlh_repair_takes_is_what_is_built():
+    assert {one.value for one in Repair} == {
+        action.value for action in Action if action.built and action is not Action.REVERT
+    }
+
+
+def test_the_ledger_is_readable_on_a_narrow_window(zlh, monkeypatch, sandbox):
+    [record] = sandbox.edge.cloudflare.named(SRV)
+    sandbox.edge.cloudflare.remove(record.id)
+    assert zlh("repair", "dns_republish", "--vmid", "5000").exit_code == 0
+    monkeypatch.setattr(main, "_out", Console(highlight=False, soft_wrap=True, width=80))
+    first, *rest = zlh("events").output.splitlines()
+    assert first.endswith("5000 dns_republish dry_run, by the operator")
+    assert "".join(line.strip() for line in rest) == (
+        f"dns_republish asked for by hand; cloudflare SRV{SRV}"
+    )
+    assert all(len(line) <= 80 for line in (first, *rest))
+
+
+def test_a_ledger_that_is_not_there_says_what_makes_it(zlh, loop):
+    with loop.services.engine.begin() as connection:
+        connection.exec_driver_sql('DROP TABLE "RepairEvent"')
+    with pytest.raises(DatabaseError, match="zlh db upgrade"):
+        zlh("events")
 
 
 def test_the_command_approves_only_what_is_open(zlh):
@@ -249,6 +311,15 @@ def test_a_repair_that_a_breaker_refused_raises_an_event_of_its_own(loop, sandbo
     metadata = event.asset_observation_data.asset_observation.metadata
     assert metadata["escalation"].value == "breaker_open"
     assert sandbox.edge.discord.inbox()[-1].level == "critical"
+
+
+def test_today_in_the_history_is_as_it_is_now(zlh, loop, sandbox):
+    [record] = sandbox.edge.cloudflare.named(SRV)
+    sandbox.edge.cloudflare.remove(record.id)
+    loop.minute()
+    [today] = json.loads(zlh("history", "--json").output)
+    assert (today["ticks"], today["drifts"], today["repairs"]["succeeded"]) == (1, 1, 1)
+    assert History(loop.services.engine).newest() is None
 
 
 def test_history_shows_the_days_that_were_kept_the_newest_first(zlh, loop):

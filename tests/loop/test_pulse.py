@@ -103,6 +103,10 @@ def test_an_old_tick_and_a_clock_that_jumped_are_not_healthy(loop, age):
 
 def test_what_is_missing_is_named(platform, loop):
     services = loop.services
+    [never] = look(services).problems
+    assert never == f"no controller has run yet with DAGSTER_HOME {platform.home}"
+    assert not platform.home.exists()
+    assert services.deployment
     [nothing_yet, nobody, no_daemon] = look(services).problems
     assert nothing_yet == "no good tick yet"
     assert "nobody leads" in nobody

@@ -223,6 +223,17 @@ def test_a_missing_partner_is_named_with_what_needs_it(load, absent, because):
     assert said.startswith(f"{absent}: is needed because {because} is ")
 
 
+def test_what_is_malformed_and_what_is_absent_are_named_in_one_go(load):
+    changed = {"ZLH_REPAIR_MODE": "lively", "CLOUDFLARE_ZONE_ID": None, "ZLH_WEB_PORT": "70000"}
+    said = refusal(load, **{**FULL, **changed})
+    for part in (
+        "ZLH_REPAIR_MODE: must be 'dry-run' or 'live'",
+        "ZLH_WEB_PORT: must be less than or equal to 65535",
+        "CLOUDFLARE_ZONE_ID: is needed because CLOUDFLARE_API_TOKEN is set",
+    ):
+        assert part in said.split("; ")
+
+
 @pytest.mark.parametrize("surface", ["TECHNITIUM", "VELOCITY"])
 def test_every_surface_needs_the_zone(load, surface):
     own = {k: v for k, v in FULL.items() if k.startswith(surface) or k == "ZPACK_SECRET"}

@@ -1,6 +1,5 @@
 """What a zone's authoritative servers answer, asked directly, so that no cache stands between."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -44,7 +43,7 @@ def named(text: str) -> Nameserver:
         raise NotAsked(f"{text}: give an IPv4 address, or address:port") from None
 
 
-def authorities(zone: str) -> Sequence[Nameserver]:
+def authorities(zone: str) -> list[Nameserver]:
     """The servers that the zone's NS records name, as this machine's resolver finds them.
 
     Raises:
@@ -58,7 +57,10 @@ def authorities(zone: str) -> Sequence[Nameserver]:
             for address in dns.resolver.resolve(name, "A", lifetime=10)
         ]
     except (dns.exception.DNSException, OSError) as error:
-        raise NotAsked(f"the servers of {zone} were not found: {type(error).__name__}") from None
+        raise NotAsked(
+            f"the nameservers of {zone} were not found ({type(error).__name__}): name one with"
+            " --nameserver, or go without them by --no-dns"
+        ) from None
 
 
 def srv_at(server: Nameserver, name: str) -> set[str]:

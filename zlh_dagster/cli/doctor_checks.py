@@ -129,16 +129,19 @@ def _tables(services: Services) -> Iterable[Finding]:
     if found == head():
         yield Finding(name, State.OK, tried, f"{found}, the newest")
     else:
+        # Who only looks needs none of them.
+        serious = State.NOTE if found is None and not services.settings.live else State.PROBLEM
         got = "they are not there" if found is None else f"{found}, and the newest is {head()}"
-        yield Finding(name, State.PROBLEM, tried, got, "run `zlh db upgrade`")
+        yield Finding(name, serious, tried, got, "run `zlh db upgrade` before `zlh up`")
 
 
 def _redis(services: Services) -> Iterable[Finding]:
     settings, name = services.settings, "ZLH_REDIS_URL"
-    if settings.zlh_redis_url is None and not settings.socket("redis").exists():
+    if settings.zlh_redis_url is None:
         got = "not set: `zlh up` brings a Redis of its own, which has no queues of the platform"
         yield Finding(name, State.OFF, "read the settings", got)
-        return
+        if not settings.socket("redis").exists():
+            return
     tried = "asked for its version and how it evicts"
     try:
         facts = server_facts(services.redis)
@@ -152,7 +155,8 @@ def _redis(services: Services) -> Iterable[Finding]:
             f"Redis {facts.version} evicts ({facts.eviction}): lease, breakers and jobs may vanish"
         )
         yield Finding(name, State.PROBLEM, tried, got, "set maxmemory-policy noeviction")
-    yield _queues(services)
+    if settings.zlh_redis_url is not None:
+        yield _queues(services)
 
 
 def _queues(services: Services) -> Finding:

@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
 
+_INDENT = 10
 _STYLES = {"succeeded": "green", "failed": "red", "interrupted": "red", "refused": "yellow"}
 
 
@@ -21,20 +22,28 @@ def show(out: Console, events: Iterable[dict[str, Any]], *, as_text: bool) -> No
     if not rows:
         out.print("the ledger has no such rows")
         return
-    table = Table("id", "when (UTC)", "server", "action", "status", "by", "why")
+    # Two lines a row: the reason is long, and a window may be narrow.
     for row in rows:
         style = _STYLES.get(row["status"], "cyan")
-        why = row["error"]["message"] if row["error"] else row["reason"]
-        table.add_row(
-            row["id"][:8],
-            f"{row['createdAt']:%m-%d %H:%M:%S}",
-            str(row["vmid"] or "-"),
-            row["action"],
-            f"[{style}]{row['status']}[/{style}]",
-            row["requestedBy"],
-            escape(str(why)),
+        subject = "" if row["vmid"] is None else f"{row['vmid']} "
+        out.print(
+            f"{row['id'][:8]}  {row['createdAt']:%m-%d %H:%M:%S}  {subject}{row['action']}"
+            f" [{style}]{row['status']}[/{style}], by the {row['requestedBy']}"
         )
-    out.print(table)
+        out.print(Padding(escape(_why(row)), (0, 0, 0, _INDENT)), soft_wrap=False)
+
+
+def _why(row: dict[str, Any]) -> str:
+    """Why it was done or not, with the records that a repair by hand does not name itself."""
+    if row["error"]:
+        return str(row["error"]["message"])
+    why, before = str(row["reason"]), row["before"]
+    named = [
+        " ".join(str(one[key]) for key in ("surface", "type", "name"))
+        for one in (before if isinstance(before, list) else ())
+        if one.keys() >= {"surface", "type", "name"}
+    ]
+    return "; ".join((why, *(name for name in named if name not in why)))
 
 
 def _text(value: Any) -> str:

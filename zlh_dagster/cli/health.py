@@ -16,6 +16,7 @@ from zlh_dagster.core.messages import Message
 from zlh_dagster.core.pulse import GOOD_SECONDS
 from zlh_dagster.core.rules import Severity
 from zlh_dagster.core.times import words
+from zlh_dagster.resources.leader import has_run
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 
@@ -77,6 +78,9 @@ def look(services: Services, *, now: float | None = None) -> Health:
         now: Seconds since the epoch, the present unless given.
     """
     moment = time.time() if now is None else now
+    settings = services.settings
+    if not has_run(settings.home, settings.zlh_deployment):
+        return Health(problems=[f"no controller has run yet with DAGSTER_HOME {settings.home}"])
     problems: list[str] = []
     try:
         last = services.pulse.last()
@@ -95,8 +99,8 @@ def look(services: Services, *, now: float | None = None) -> Health:
     else:
         role = "leading" if leader.deployment == services.deployment else "standby"
     problems += [f"{i.title} since {words(max(moment - i.opened_at, 0))}" for i in failing]
-    if problems and not _daemon_is_here(services.settings.home):
-        problems.append(f"no daemon runs on this machine's {services.settings.home}")
+    if problems and not _daemon_is_here(settings.home):
+        problems.append(f"no daemon runs on this machine's {settings.home}")
     return Health(age, role, leader.name if leader else None, problems)
 
 
@@ -130,6 +134,7 @@ class Watch:
         look: How it goes now.
         send: Takes a message; whether it was delivered.
         clock: Seconds that only go forward.
+        say: Told once that it works.
     """
 
     def __init__(
@@ -137,8 +142,10 @@ class Watch:
         look: Callable[[], Health],
         send: Callable[[Message], bool],
         clock: Callable[[], float] = time.monotonic,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._look, self._send, self._clock = look, send, clock
+        self._look, self._send, self._say, self._clock = look, send, say, clock
+        self._said = False
         self._well = clock()
         self._told = False
 
@@ -148,6 +155,9 @@ class Watch:
         now = self._clock()
         unwell = now - self._well
         if health.healthy:
+            if not self._said:
+                self._said = True
+                self._say(health.line())
             if self._told:
                 self._told = not self._send(goes_on(unwell))
             self._well = now

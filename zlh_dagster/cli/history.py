@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from datetime import date, timedelta
+from contextlib import suppress
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
@@ -11,24 +12,42 @@ from rich.table import Table
 from zlh_dagster.core.digest import Day, share_text
 from zlh_dagster.core.history import day_of
 from zlh_dagster.core.repair import Status
-from zlh_dagster.resources.history import History
+from zlh_dagster.resources.history import History, counted
+from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 
-_REPAIRS = [status for status in Status if status is not Status.RUNNING]
+_HEADINGS = {
+    Status.SUCCEEDED: "done",
+    Status.FAILED: "failed",
+    Status.INTERRUPTED: "cut off",
+    Status.REFUSED: "refused",
+    Status.DRY_RUN: "dry run",
+}
+"""What a repair that has ended is called in the table."""
 
 
-def gather(services: Services, *, days: int, today: date) -> dict[date, Day]:
-    """The last days that have figures, the newest first.
+def gather(services: Services, *, days: int, now: datetime) -> dict[date, Day]:
+    """The last days that have figures, the newest first; today's as they are now.
+
+    Without Redis today's are those of the last hour that was kept.
 
     Args:
         services: Where they are kept.
         days: How many days back, today included.
-        today: The last of them.
+        now: Time in UTC.
 
     Raises:
         DatabaseError: If they cannot be read.
     """
+    today = now.date()
     found = History(services.engine).since(today - timedelta(days=days - 1))
+    with suppress(RedisUnavailable):
+        kept = found.setdefault(today, {})
+        kept |= {
+            name: max(value, kept.get(name, value))
+            for name, value in counted(services, today).items()
+        }
+    found = {day: figures for day, figures in found.items() if figures}
     return {day: day_of(figures) for day, figures in reversed(found.items())}
 
 
@@ -40,16 +59,20 @@ def show(out: Console, days: Mapping[date, Day], *, as_text: bool) -> None:
     if not days:
         out.print("no figures yet; the job `retention` keeps them every hour")
         return
-    repairs = [status.value.replace("_", " ") for status in _REPAIRS]
-    table = Table("day (UTC)", "ticks", "seen", "drifts", *repairs, "longest repair")
+    # As narrow as a window of 80 columns.
+    table = Table(box=None, pad_edge=False)
+    table.add_column("day (UTC)", no_wrap=True)
+    for heading in ("ticks", "drifts", *_HEADINGS.values(), "longest"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("not always seen")
     for day, figures in days.items():
         table.add_row(
-            day.isoformat(),
+            f"{day:%y-%m-%d}",
             str(figures.ticks),
-            _seen(figures.seen),
             str(figures.drifts),
-            *(str(figures.statuses.get(status.value, 0)) for status in _REPAIRS),
+            *(str(figures.statuses.get(status.value, 0)) for status in _HEADINGS),
             "-" if figures.longest is None else f"{figures.longest[0]:.1f} s",
+            _missed(figures.seen),
         )
     out.print(table)
 
@@ -60,14 +83,12 @@ def _json(day: date, figures: Day) -> dict[str, Any]:
         "ticks": figures.ticks,
         "seen": {source: round(share, 4) for source, share in figures.seen.items()},
         "drifts": figures.drifts,
-        "repairs": {status.value: figures.statuses.get(status.value, 0) for status in _REPAIRS},
+        "repairs": {status.value: figures.statuses.get(status.value, 0) for status in _HEADINGS},
         "longest_repair_seconds": None if figures.longest is None else figures.longest[0],
     }
 
 
-def _seen(shares: Mapping[str, float]) -> str:
+def _missed(shares: Mapping[str, float]) -> str:
     """The sources that were missed at times; the others were seen whenever they were on."""
     missed = [f"{source} {share_text(share)}" for source, share in shares.items() if share < 1]
-    if missed:
-        return ", ".join(missed)
-    return "all" if shares else "-"
+    return ", ".join(missed) if shares else "-"

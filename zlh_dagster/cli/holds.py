@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -13,10 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from zlh_dagster.core import times
-from zlh_dagster.core.breaker import Breaker
+from zlh_dagster.core.breaker import Breaker, is_server_breaker, surface_breaker
+from zlh_dagster.core.guards import row_of
 from zlh_dagster.core.holds import EVERYTHING, Pause, server_scope, surface_scope
 from zlh_dagster.core.model import Surface
 from zlh_dagster.core.rules import Kind
+from zlh_dagster.resources.database import DatabaseError
+from zlh_dagster.resources.operations import read_open
 from zlh_dagster.resources.services import Services
 
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
@@ -58,13 +62,50 @@ def scope_of(*, surface: str | None, vmid: int | None) -> str:
     return EVERYTHING if vmid is None else server_scope(vmid)
 
 
-def pause(services: Services, scope: str, *, span: str | None, reason: str | None) -> Pause:
+def require_server(services: Services, vmid: int) -> None:
+    """Refuses a VMID that the platform does not have, which is a slip of the hand.
+
+    Raises:
+        BadRequest: If neither a server nor an open operation has it.
+        DatabaseError: If that cannot be read.
+    """
+    if row_of(services.read_payloads([vmid]), vmid) is not None:
+        return
+    if vmid not in set(read_open(services.engine)["vmid"].dropna()):
+        raise BadRequest(f"--vmid {vmid}: the platform has no server and no operation of it")
+
+
+def require_breaker(services: Services, name: str) -> None:
+    """Refuses the name of a breaker that cannot be.
+
+    Raises:
+        BadRequest: If it is neither a surface nor a server.
+        RedisUnavailable: If Redis does not answer.
+    """
+    surfaces = [surface_breaker(surface.value) for surface in Surface]
+    numbered = is_server_breaker(name) and name.partition(":")[2].isdecimal()
+    if name in surfaces or numbered or name in services.gate.breakers():
+        return
+    raise BadRequest(f"{name}: known are {', '.join(surfaces)} and server:VMID")
+
+
+def pause(
+    services: Services,
+    scope: str,
+    *,
+    span: str | None,
+    reason: str | None,
+    vmid: int | None = None,
+) -> Pause:
     """Begins a pause, which always has a reason.
 
     Raises:
-        BadRequest: If the time cannot be read.
+        BadRequest: If the time cannot be read, or the platform has no such server.
         RedisUnavailable: If Redis does not answer.
     """
+    if vmid is not None:
+        with suppress(DatabaseError):  # whoever wants to stop repairs can, whatever else is down
+            require_server(services, vmid)
     now = time.time()
     made = Pause(
         scope=scope,

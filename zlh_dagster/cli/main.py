@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from zlh_dagster.cli.parts import Drill, Part
+from zlh_dagster.cli.parts import Drill, Part, Repair
 
 if TYPE_CHECKING:
     from zlh_dagster.resources.services import Services
@@ -34,7 +34,9 @@ app.add_typer(db, name="db")
 breakers = typer.Typer(help="Breakers: what is kept from repair, and why.")
 app.add_typer(breakers, name="breakers")
 
-_out = Console(highlight=False, soft_wrap=True)
+# In a pipe or a file nothing is cut off at the width of a window.
+_WIDE = None if sys.stdout.isatty() else 400
+_out = Console(highlight=False, soft_wrap=True, width=_WIDE)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -55,9 +57,23 @@ def _services() -> "Services":
     return Services(_settings())
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        _out.print(version("zlh-dagster"))
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
 ) -> None:
     """The control loop of the hosting platform."""
 
@@ -88,7 +104,10 @@ def serve(
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Who works, when it last looked, what is open. Example: zlh status --json."""
+    """Who works, when it last looked, what is open. Example: zlh status --json.
+
+    Exit status: 0 when it could be printed, whatever it says; zlh health is for probes.
+    """
     from zlh_dagster.cli.status import gather, show
 
     with _services() as services:
@@ -133,7 +152,8 @@ def plan(
 ) -> None:
     """What would be repaired now and what refused; changes nothing. Example: zlh plan.
 
-    Exit status: 0 nothing to do, 2 something to do, 1 error.
+    Exit status: 2 when something is to be done, even if not everything was seen; 1 when something
+    was not seen and nothing is known to be done, or on an error; 0 when nothing is to be done.
     """
     from zlh_dagster.cli.plan import look, show, show_policy
 
@@ -141,20 +161,27 @@ def plan(
         show_policy(_out, as_text=not as_json)
         return
     with _services() as services:
-        raise typer.Exit(show(_out, look(services), as_text=not as_json))
+        raise typer.Exit(show(_out, services, look(services), as_text=not as_json))
 
 
 @app.command()
 def repair(
-    action: Annotated[str, typer.Argument(help="edge_republish, dns_republish, ...")],
+    action: Annotated[Repair, typer.Argument(help="What to do.")],
     vmid: Annotated[int, typer.Option(help="The server.")],
     live: Live = False,
     operation: Annotated[
         str | None, typer.Option(help="Which operation, where the server has several.")
     ] = None,
 ) -> None:
-    """One repair by hand. Example: zlh repair edge_republish --vmid 5000 --live."""
-    _run(vmid=vmid, action=action, live=live, target=operation)
+    """One repair by hand. Example: zlh repair edge_republish --vmid 5000 --live.
+
+    Needs Redis for the lease: a zlh up that runs here, or ZLH_REDIS_URL.
+    """
+    from zlh_dagster.cli.holds import require_server
+
+    with _services() as services:
+        require_server(services, vmid)
+    _run(vmid=vmid, action=action.value, live=live, target=operation)
 
 
 @app.command()
@@ -205,10 +232,12 @@ def pause(
     """Stop repairs; observation goes on. Example: zlh pause --for 2h --reason "DNS move"."""
     from zlh_dagster.cli.holds import pause as begin
     from zlh_dagster.cli.holds import scope_of
+    from zlh_dagster.core.holds import resume_command
 
+    scope = scope_of(surface=surface, vmid=vmid)
     with _services() as services:
-        made = begin(services, scope_of(surface=surface, vmid=vmid), span=span, reason=reason)
-    say(f"{made.scope} {made.describe()}")
+        made = begin(services, scope, span=span, reason=reason, vmid=vmid)
+    say(f"{scope} {made.describe()}; `{resume_command(scope)}` ends it")
 
 
 @app.command()
@@ -219,7 +248,7 @@ def resume(surface: OfSurface = None, vmid: OfServer = None) -> None:
     scope = scope_of(surface=surface, vmid=vmid)
     with _services() as services:
         ended = services.gate.resume(scope)
-    say(f"{scope} goes on" if ended else f"{scope} was not paused")
+    say(f"{scope} goes on" if ended else f"nothing to resume: {scope} was not paused")
 
 
 @breakers.callback(invoke_without_command=True)
@@ -238,7 +267,10 @@ def reset_breaker(
     name: Annotated[str, typer.Argument(help="cloudflare, server:5000, ...")],
 ) -> None:
     """Close one breaker. Example: zlh breakers reset server:5000."""
+    from zlh_dagster.cli.holds import require_breaker
+
     with _services() as services:
+        require_breaker(services, name)
         was_there = services.gate.reset(name)
     say(f"{name} is closed" if was_there else f"{name} was not open; its count begins anew")
 
@@ -264,9 +296,9 @@ def history(
     """What each day was like. Example: zlh history --days 90."""
     from zlh_dagster.cli.history import gather, show
 
-    today = datetime.now(timezone.utc).date()
+    now = datetime.now(timezone.utc)
     with _services() as services:
-        show(_out, gather(services, days=days, today=today), as_text=not as_json)
+        show(_out, gather(services, days=days, now=now), as_text=not as_json)
 
 
 @app.command()
@@ -277,15 +309,17 @@ def drill(
     nameserver: Annotated[
         list[str] | None, typer.Option(help="Ask this one, not those that the zone names.")
     ] = None,
+    no_dns: Annotated[bool, typer.Option("--no-dns", help="Ask no nameserver.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete a record of a disposable server, and see the loop put it back.
 
     Example: zlh drill cloudflare-srv --vmid 5000 --yes
 
-    Exit status: 0 when the loop repaired it and all of it was verified, 1 otherwise.
+    Exit status: 0 when the loop repaired it and all of it was verified, at the zone's own
+    nameservers too unless --no-dns; 1 otherwise.
     """
-    from zlh_dagster.cli.authority import named
+    from zlh_dagster.cli.authority import authorities, named
     from zlh_dagster.cli.drill import DrillRefused, Exercise, prepare
 
     with _services() as services:
@@ -293,6 +327,8 @@ def drill(
         target = prepare(services, vmid)
         if not yes:
             raise DrillRefused(f"{target.wanted.name} would be deleted; --yes does it")
+        if not servers and not no_dns:
+            servers = authorities(services.settings.zlh_zone or "")
         quiet = (lambda _: None) if as_json else say
         report = Exercise(services, target, say=quiet, nameservers=servers).run()
         if as_json:
@@ -317,14 +353,26 @@ def db_upgrade() -> None:
 
 
 def main() -> None:
-    """Entry point: known errors become one line on standard error and exit status 1."""
+    """Entry point: errors, of usage too, become one line on standard error and exit status 1."""
     try:
-        app()
+        status = app(standalone_mode=False)
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        _err.print(f"zlh: {explain(error)}", markup=False)
+        # Of its own errors for a command line that it cannot use typer exports a few alone.
+        told = getattr(error, "format_message", None)
+        text = explain(error) if told is None else usage(told(), getattr(error, "ctx", None))
+        if text:
+            _err.print(f"zlh: {text}", markup=False)
         raise SystemExit(1) from None
+    raise SystemExit(status or 0)
+
+
+def usage(message: str, context: typer.Context | None) -> str:
+    """One line for a command line that cannot be used; empty when help was shown instead."""
+    text = " ".join(message.replace("Value error, ", "").split()).rstrip(".")
+    command = context.command_path if context else "zlh"
+    return f"{text}. See {command} --help." if text else ""
 
 
 def explain(error: Exception) -> str:

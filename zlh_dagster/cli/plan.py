@@ -12,6 +12,7 @@ from zlh_dagster.core.rules import POLICY
 from zlh_dagster.resources.controller import Assessment, assess
 from zlh_dagster.resources.observe import observe_all
 from zlh_dagster.resources.services import Services
+from zlh_dagster.resources.settings import Settings
 
 NOTHING_TO_DO, NOT_KNOWN, SOMETHING_TO_DO = 0, 1, 2
 
@@ -49,7 +50,14 @@ def as_json(assessment: Assessment) -> dict[str, Any]:
     }
 
 
-def show(out: Console, assessment: Assessment, *, as_text: bool) -> int:
+def _without_redis(settings: Settings, lost: str) -> str:
+    unknown = "pauses and breakers are not known"
+    if settings.zlh_redis_url is None:
+        return f"Redis: ZLH_REDIS_URL is not set and no `zlh up` runs here, so {unknown}"
+    return f"{lost}: {unknown}; the loop repairs nothing until it answers"
+
+
+def show(out: Console, services: Services, assessment: Assessment, *, as_text: bool) -> int:
     """Prints the plan and returns the exit status."""
     plan = as_json(assessment)
     unobserved = plan["unobserved"]
@@ -62,7 +70,7 @@ def show(out: Console, assessment: Assessment, *, as_text: bool) -> int:
     for source, reason in sorted(unobserved.items()):
         out.print(f"not seen: {escape(source)}: {escape(reason)}", style="yellow")
     if assessment.redis_lost:
-        out.print(f"{escape(assessment.redis_lost)}: nothing is repaired", style="yellow")
+        out.print(escape(_without_redis(services.settings, assessment.redis_lost)), style="yellow")
     if plan["repairs"]:
         table = Table("server", "action", "because", title="would repair", title_justify="left")
         for repair in plan["repairs"]:
@@ -80,7 +88,9 @@ def show(out: Console, assessment: Assessment, *, as_text: bool) -> int:
             table.add_row(escape(finding["title"]), escape(finding["text"]))
         out.print(table)
     if status == NOTHING_TO_DO:
-        out.print(f"nothing to do: {plan['compared']} records compared, {plan['held']} held")
+        out.print(
+            f"nothing to do: {plan['compared']} records compared, {plan['held']} of guarded servers"
+        )
     return status
 
 

@@ -75,7 +75,7 @@ def gather(services: Services) -> dict[str, Any]:
             for event in services.ledger.events(limit=5)
         ]
     except DatabaseError as error:
-        problems.append(f"{error}; the ledger's table comes with `zlh db upgrade`")
+        problems.append(str(error))
     return status
 
 

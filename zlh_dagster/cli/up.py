@@ -54,7 +54,7 @@ def run(settings: Settings, *, web: bool, say: Callable[[str], None]) -> int:
             child.wait_ready(stopping)
         if not stopping():
             say(_greeting(settings, web=web))
-        with _watched(settings):
+        with _watched(settings, say):
             _watch(children, stopping, say)
     finally:
         for child in reversed(children):
@@ -164,11 +164,11 @@ def _watch(children: list[Child], stopping: "_Stopping", say: Callable[[str], No
 
 
 @contextmanager
-def _watched(settings: Settings) -> Iterator[None]:
+def _watched(settings: Settings, say: Callable[[str], None]) -> Iterator[None]:
     """Tells the operator when the loop stands still, whatever it is that hangs."""
     over = threading.Event()
     with Services(settings) as services:
-        watch = Watch(lambda: look(services), services.discord.send)
+        watch = Watch(lambda: look(services), services.discord.send, say=say)
         thread = threading.Thread(target=watch.run, args=(over,), name="health", daemon=True)
         thread.start()
         try:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from zlh_dagster.core import times
-from zlh_dagster.schema.tables import container_instance
+from zlh_dagster.schema.tables import container_instance, own_metadata
 
 PAYLOAD_COLUMNS = (
     "vmid",
@@ -28,6 +28,14 @@ PAYLOAD_COLUMNS = (
 _TIME_COLUMNS = ("lastBackupAt", "createdAt")
 _JSON_COLUMNS = ("allocatedPorts", "payload")
 _BUSY_SECONDS = 5
+_NOT_THERE = (
+    "no such table",
+    "no such column",
+    "does not exist",
+    "doesn't exist",
+    "unknown column",
+)
+"""How SQLite, PostgreSQL and MariaDB name a table or column that is not there."""
 
 
 class DatabaseError(Exception):
@@ -120,4 +128,8 @@ def explain(error: SQLAlchemyError) -> str:
     """What went wrong, without the statement's parameters or the connection's URL."""
     cause = getattr(error, "orig", None)
     first = str(cause or type(error).__name__).strip().splitlines()[0][:200]
-    return f"platform database: {type(cause or error).__name__}: {first}"
+    text = f"platform database: {type(cause or error).__name__}: {first}"
+    ours = any(table.name in first for table in own_metadata.sorted_tables)
+    if ours and any(words in first.lower() for words in _NOT_THERE):
+        text += "; `zlh db upgrade` creates or migrates that table"
+    return text

@@ -54,7 +54,7 @@ class History:
             # Another deployment on the same database was faster; what it missed comes in an hour.
             return 0
         except SQLAlchemyError as error:
-            raise self._error(error) from None
+            raise DatabaseError(explain(error)) from None
         return changed
 
     def newest(self) -> date | None:
@@ -85,13 +85,7 @@ class History:
             with self._engine.connect() as connection:
                 return [dict(row) for row in connection.execute(query).mappings()]
         except SQLAlchemyError as error:
-            raise self._error(error) from None
-
-    def _error(self, error: SQLAlchemyError) -> DatabaseError:
-        text = explain(error)
-        if daily_figure.name in text:
-            text += "; `zlh db upgrade` creates that table"
-        return DatabaseError(text)
+            raise DatabaseError(explain(error)) from None
 
 
 def fold(services: Services, *, now: datetime) -> int:
@@ -111,9 +105,18 @@ def fold(services: Services, *, now: datetime) -> int:
     day = oldest if newest is None else max(oldest, min(newest, today) - _DAY)
     changed = 0
     while day <= today:
-        start = datetime.combine(day, time(), timezone.utc)
-        counts = services.figures.since(start, start + _LAST_HOUR)
-        events = services.ledger.between(start, start + _DAY)
-        changed += history.keep(day, figures_of(counts, events))
+        changed += history.keep(day, counted(services, day))
         day += _DAY
     return changed
+
+
+def counted(services: Services, day: date) -> dict[str, float]:
+    """The figures of a day (UTC) by what was counted of it up to now.
+
+    Raises:
+        RedisUnavailable: If Redis does not answer.
+        DatabaseError: If the ledger cannot be read.
+    """
+    start = datetime.combine(day, time(), timezone.utc)
+    counts = services.figures.since(start, start + _LAST_HOUR)
+    return figures_of(counts, services.ledger.between(start, start + _DAY))

@@ -150,6 +150,11 @@ def deployment_id(home: Path, given: str | None) -> str:
     return path.read_text().strip()
 
 
+def has_run(home: Path, given: str | None) -> bool:
+    """Whether a controller of this deployment can have run: only that gives it an identity."""
+    return given is not None or (home / _IDENTITY).exists()
+
+
 def _read(held: str) -> Leader:
     try:
         value = json.loads(held)

@@ -140,13 +140,7 @@ class Ledger:
             DatabaseError: If it cannot be read, the table being absent included.
         """
         query = sa.select(sa.func.max(repair_event.c.fencingToken).label("top"))
-        try:
-            rows = self._rows(query)
-        except DatabaseError as error:
-            if repair_event.name not in str(error):
-                raise
-            raise DatabaseError(f"{error}; `zlh db upgrade` creates that table") from None
-        return int(rows[0]["top"] or 0)
+        return int(self._rows(query)[0]["top"] or 0)
 
     def repairs_since(
         self, vmids: Iterable[int], age: timedelta, *, resets: Mapping[int, float] | None = None

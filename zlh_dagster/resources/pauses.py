@@ -89,10 +89,7 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        text = f"{what}{explain(error)}"
-        if repair_pause.name in text:
-            text += "; `zlh db upgrade` creates that table"
-        raise DatabaseError(text) from None
+        raise DatabaseError(f"{what}{explain(error)}") from None
 
 
 def _of(scope: str) -> sa.ColumnElement[bool]:

@@ -15,7 +15,15 @@ from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
 from fsspec import available_protocols
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.exc import ArgumentError
 
@@ -33,6 +41,18 @@ _ZONE = re.compile(
 _DEPLOYMENT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _HEADER_VALUE = re.compile(r"[!-~]+")
 _DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mariadb"})
+_TOGETHER = (
+    ("cloudflare_api_token", "cloudflare_zone_id"),
+    ("technitium_api_url", "technitium_api_token"),
+    ("velocity_url", "zpack_secret"),
+    ("proxmox_url", "proxmox_node", "proxmox_token_id", "proxmox_token_secret"),
+)
+_NEEDED = {
+    "Cloudflare": ("cloudflare_api_token", "zlh_zone", "cloudflare_edge_ip"),
+    "Technitium": ("technitium_api_url", "zlh_zone", "velocity_edge_ip", "traefik_edge_ip"),
+    "Velocity": ("velocity_url", "zlh_zone"),
+}
+"""What switches a surface on, and what it needs besides."""
 
 
 class SettingsError(ValueError):
@@ -244,35 +264,19 @@ class Settings(BaseSettings):
         check_url(url, http_anywhere=False)
         return SecretStr(url)
 
-    @model_validator(mode="after")
-    def _together(self) -> "Settings":
-        groups = (
-            ("cloudflare_api_token", "cloudflare_zone_id"),
-            ("technitium_api_url", "technitium_api_token"),
-            ("velocity_url", "zpack_secret"),
-            ("proxmox_url", "proxmox_node", "proxmox_token_id", "proxmox_token_secret"),
-        )
-        for group in groups:
-            given = [name for name in group if getattr(self, name) is not None]
-            if given and len(given) < len(group):
-                absent = next(name for name in group if getattr(self, name) is None)
-                raise ValueError(f"{absent.upper()}: is needed because {given[0].upper()} is set")
-        if self.zlh_dagster_database_url is not None and self.zlh_deployment is None:
-            raise ValueError(
-                "ZLH_DEPLOYMENT: is needed because ZLH_DAGSTER_DATABASE_URL is set; all machines"
-                " of one deployment have the same"
-            )
-        for needed, surface, on in (
-            ("zlh_zone", "Cloudflare", self.cloudflare_on),
-            ("zlh_zone", "Technitium", self.technitium_on),
-            ("zlh_zone", "Velocity", self.velocity_on),
-            ("cloudflare_edge_ip", "Cloudflare", self.cloudflare_on),
-            ("velocity_edge_ip", "Technitium", self.technitium_on),
-            ("traefik_edge_ip", "Technitium", self.technitium_on),
-        ):
-            if on and getattr(self, needed) is None:
-                raise ValueError(f"{needed.upper()}: is needed because {surface} is configured")
-        return self
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_at_once(cls, data: Any, handler: ModelWrapValidatorHandler["Settings"]) -> "Settings":
+        """What is malformed and what is absent are told together: both are corrected in one go."""
+        problems, made = [], None
+        try:
+            made = handler(data)
+        except ValidationError as error:
+            problems = [_told(detail) for detail in error.errors(include_input=False)]
+        problems += _absent({name for name, value in data.items() if value is not None})
+        if made is None or problems:
+            raise ValueError("; ".join(problems))
+        return made
 
     @property
     def live(self) -> bool:
@@ -405,12 +409,34 @@ def load_settings(env_file: Path | str | None = ".env") -> Settings:
     try:
         return Settings(_env_file=env_file)  # type: ignore[call-arg]
     except ValidationError as error:
-        problems = []
-        for detail in error.errors(include_url=False, include_input=False):
-            name = ".".join(str(part) for part in detail["loc"]).upper()
-            message = detail["msg"].removeprefix("Value error, ")
-            problems.append(f"{name}: {message}" if name else message)
-        raise SettingsError("; ".join(problems)) from None
+        raise SettingsError("; ".join(map(_told, error.errors(include_input=False)))) from None
+
+
+def _told(detail: ErrorDetails) -> str:
+    """A problem with the name of its setting, in the words of the person who sets it."""
+    name = ".".join(str(part) for part in detail["loc"]).upper()
+    message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return f"{name}: {message}" if name else message
+
+
+def _absent(given: set[str]) -> list[str]:
+    """What is needed because of what is given, and is not given itself."""
+    needed: dict[str, str] = {}
+    for group in _TOGETHER:
+        has = [name for name in group if name in given]
+        needed |= {name: f"{has[0].upper()} is set" for name in group if has}
+    for surface, (switch, *others) in _NEEDED.items():
+        if switch in given:
+            needed = dict.fromkeys(others, f"{surface} is configured") | needed
+    if "zlh_dagster_database_url" in given:
+        needed["zlh_deployment"] = (
+            "ZLH_DAGSTER_DATABASE_URL is set; all machines of one deployment have the same"
+        )
+    return [
+        f"{name.upper()}: is needed because {why}"
+        for name, why in needed.items()
+        if name not in given
+    ]
 
 
 def _text(value: Any) -> str:
