@@ -186,6 +186,12 @@ def instance(monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
+def through_dagster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every minute's tick is a run of its own."""
+    monkeypatch.setattr(Loop, "through_dagster", True)
+
+
+@pytest.fixture
 def loop(platform: Platform, instance: dg.DagsterInstance) -> Loop:
     """A controller in live mode over the sandbox, its edge as the payloads ask."""
     return Loop(platform.services(), instance)

@@ -13,6 +13,7 @@ from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.sandbox.platform_rows import change_server
 from zlh_dagster.schema.tables import repair_event
 
+pytestmark = pytest.mark.usefixtures("through_dagster")
 SRV = "_minecraft._tcp.mc-5000.example.gg"
 
 

@@ -16,6 +16,9 @@ from zlh_dagster.schema.upgrade import upgrade
 SMALL, LARGE = 10, 1_000
 
 
+pytestmark = pytest.mark.usefixtures("through_dagster")
+
+
 @pytest.fixture
 def fleet(platform, instance, tmp_path):
     """A loop over a fleet of so many servers, its edge in step."""

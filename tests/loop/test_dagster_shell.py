@@ -14,6 +14,7 @@ from tests.harness import statuses, titles, writes
 from zlh_dagster.definitions import defs
 from zlh_dagster.sandbox.cloudflare_records import new_record
 
+pytestmark = pytest.mark.usefixtures("through_dagster")
 ROOT = Path(__file__).parents[2]
 SRV = "_minecraft._tcp.mc-5000.example.gg"
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)

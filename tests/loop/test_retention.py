@@ -16,6 +16,7 @@ from zlh_dagster.jobs.retention import RETENTION, retain
 from zlh_dagster.resources.history import History
 from zlh_dagster.sandbox.cloudflare_records import new_record
 
+pytestmark = pytest.mark.usefixtures("through_dagster")
 SRV = "_minecraft._tcp.mc-5000.example.gg"
 
 

@@ -1,9 +1,66 @@
-"""The snapshots of one tick, read back together."""
+"""The snapshots of one tick: taken and kept, and read back together."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
 
 from zlh_dagster.core.judge import Tick
 from zlh_dagster.core.policy import AGENTS, CONTAINERS, OPERATIONS, PAYLOADS, SOURCE_OF
-from zlh_dagster.resources.observe import DESIRED_EDGE
+from zlh_dagster.core.pulse import GOOD_SECONDS
+from zlh_dagster.core.snapshot import Outcome, Snapshot
+from zlh_dagster.resources.database import DatabaseError
+from zlh_dagster.resources.observe import DESIRED_EDGE, observe_all
+from zlh_dagster.resources.pulse import TIMEOUT, call_heartbeat
+from zlh_dagster.resources.redis import RedisUnavailable
+from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.snapshots import SnapshotStore
+
+
+def take_tick(
+    services: Services, tick: str, *, warn: Callable[[str], None]
+) -> Iterator[tuple[Snapshot, str]]:
+    """Reads every source once and keeps what it saw; changes nothing.
+
+    Args:
+        services: The outside systems.
+        tick: Identifier of the tick.
+        warn: Told what was not seen.
+
+    Yields:
+        Each snapshot, and the path of its file.
+    """
+    _recall_pauses(services, warn)
+    beating = threading.Thread(target=_beat, args=(services,), name="heartbeat", daemon=True)
+    beating.start()
+    for snapshot in observe_all(services, tick).snapshots:
+        if snapshot.outcome is Outcome.UNOBSERVED:
+            warn(f"{snapshot.source} is unobserved: {snapshot.reason}")
+        yield snapshot, services.snapshots.write(snapshot)
+    beating.join(TIMEOUT)
+
+
+def _beat(services: Services) -> None:
+    """Calls the dead man's switch while the last good tick is recent: this one is judged later."""
+    url = services.settings.zlh_heartbeat_url
+    if url is None:
+        return
+    try:
+        last = services.pulse.last()
+    except RedisUnavailable:
+        return
+    if last is not None and time.time() - last < GOOD_SECONDS:
+        call_heartbeat(url.get_secret_value())
+
+
+def _recall_pauses(services: Services, warn: Callable[[str], None]) -> None:
+    """Shows the pauses again after Redis lost its data, before a repair has to ask for them."""
+    try:
+        recalled = services.gate.recall()
+    except (RedisUnavailable, DatabaseError) as error:
+        warn(str(error))
+        return
+    if recalled:
+        warn(f"Redis had lost pauses; paused again: {', '.join(recalled)}")
 
 
 def load_tick(store: SnapshotStore, tick: str) -> Tick:
