@@ -32,9 +32,13 @@ _REDIS_SECONDS = 10
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tests that start whole deployments run one after the other: each is many processes."""
+    """Tests that start whole deployments run one after the other: each is many processes.
+
+    The demo goes beside them: it waits for two full minutes, and little else.
+    """
     if _below(item, _DEPLOYMENTS):
-        item.add_marker(pytest.mark.xdist_group("deployments"))
+        group = "demo" if item.path.stem == "test_demo" else "deployments"
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,17 +27,25 @@ SRV = "_minecraft._tcp.mc-5000.example.gg"
 A_TICK = 150.0
 """Seconds for what the next tick brings: a minute's wait and a cold start on a busy machine."""
 
-OFTEN = [("sqlite", "celery"), ("postgresql", "default")]
-"""Both storages and both launchers; the other two combinations take part with `-m long`."""
-
+SHIPPED, OTHER = ("sqlite", "celery"), ("postgresql", "default")
 SELDOM = [("sqlite", "default"), ("postgresql", "celery")]
-ALL = [
-    *(pytest.param(both, id="-".join(both)) for both in OFTEN),
-    *(pytest.param(both, id="-".join(both), marks=pytest.mark.long) for both in SELDOM),
-]
 
 
-@pytest.fixture(scope="module", params=ALL)
+def deployments(*often: tuple[str, str]) -> pytest.MarkDecorator:
+    """Storages and launchers of a test; all four combinations take part with `-m long`."""
+    seldom = [both for both in (SHIPPED, OTHER, *SELDOM) if both not in often]
+    return pytest.mark.parametrize(
+        "live",
+        [
+            *(pytest.param(both, id="-".join(both)) for both in often),
+            *(pytest.param(both, id="-".join(both), marks=pytest.mark.long) for both in seldom),
+        ],
+        indirect=True,
+        scope="module",
+    )
+
+
+@pytest.fixture(scope="module")
 def live(request: pytest.FixtureRequest) -> Iterator[Stack]:
     storage, launcher = request.param
     with ExitStack() as opened:
@@ -65,6 +73,7 @@ def dry() -> Iterator[Stack]:
             stack.close()
 
 
+@deployments(SHIPPED, OTHER)
 @pytest.mark.timeout(400)
 def test_a_record_deleted_over_the_api_comes_back_by_itself(live):
     """At the minute's own tick."""
@@ -80,6 +89,7 @@ def test_a_record_deleted_over_the_api_comes_back_by_itself(live):
     assert live.controller_writes() == [("cloudflare", "POST")]
 
 
+@deployments(SHIPPED)
 @pytest.mark.timeout(400)
 def test_an_emptied_velocity_is_filled_again_once_in_one_run(live):
     before = edge_state(live.sandbox)
@@ -102,6 +112,7 @@ def test_an_emptied_velocity_is_filled_again_once_in_one_run(live):
     assert len({e["runId"] for e in events}) == 1
 
 
+@deployments(SHIPPED, OTHER)
 @pytest.mark.timeout(400)
 def test_agents_of_a_fleet_that_is_too_large_are_asked_in_runs_of_their_own(live):
     """Nine agents, four at the most in one run."""
@@ -119,6 +130,7 @@ def test_agents_of_a_fleet_that_is_too_large_are_asked_in_runs_of_their_own(live
     assert live.run("zlh", "status", "--json").returncode == 0
 
 
+@deployments(SHIPPED, OTHER)
 @pytest.mark.timeout(120)
 def test_the_web_server_shows_the_runs_and_says_nothing_of_secrets(live):
     url = f"http://127.0.0.1:{live.environment['ZLH_WEB_PORT']}/graphql"
@@ -130,6 +142,7 @@ def test_the_web_server_shows_the_runs_and_says_nothing_of_secrets(live):
         assert live.environment[name] not in answer.text
 
 
+@deployments(SHIPPED, OTHER)
 @pytest.mark.timeout(120)
 def test_status_tells_what_the_loop_saw(live):
     status = json.loads(live.run("zlh", "status", "--json").stdout)
@@ -139,10 +152,9 @@ def test_status_tells_what_the_loop_saw(live):
     assert status["last_repairs"][0]["status"] == "succeeded"
 
 
+@deployments(SHIPPED)
 @pytest.mark.timeout(400)
 def test_a_person_sees_the_graph_the_drift_its_repair_and_the_plot(live):
-    if live.environment["ZLH_RUN_LAUNCHER"] != "celery":
-        pytest.skip("looked at with the warm worker")
     web = f"http://127.0.0.1:{live.environment['ZLH_WEB_PORT']}"
     done = [e for e in live.finished_events() if e["action"] == "dns_republish"]
     with browser_page() as page:
@@ -161,6 +173,7 @@ def test_a_person_sees_the_graph_the_drift_its_repair_and_the_plot(live):
         assert page.get_by_text("Failed").count() == 0
 
 
+@deployments(SHIPPED, OTHER)
 @pytest.mark.timeout(200)
 def test_sigterm_ends_every_process_and_a_second_up_on_one_home_is_refused(live):
     second = live.run("zlh", "up")

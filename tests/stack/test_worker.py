@@ -108,13 +108,14 @@ def test_the_whole_worker_is_killed_between_a_write_and_its_proof(stack):
     stack.delete_over_api(SRV)
     stack.sandbox.edge.faults.switch_on("cloudflare", "hang", seconds=30, reads=False)
     stack.ask_for_a_tick()
-    run_id = under_way(stack, "level1_repair")
-    until(stack.ledger.events, seconds=30, what="the ledger row")
     worker = pid_of(stack, WORKER)
+    [row] = until(stack.ledger.events, seconds=GOES_ON, what="the ledger row")
+    # At once: the write gives up by itself after some seconds.
     family = {worker, *children_of(worker)}
-    assert len(family) > 2
     os.kill(worker, signal.SIGKILL)
     killed = time.monotonic()
+    run_id = row["runId"]
+    assert len(family) > 2
     until(lambda: not alive(family), seconds=5, what="the end of every process")
     assert ends(stack, "level1_repair", run_id) == "FAILURE"
     stack.sandbox.edge.faults.clear()

@@ -12,7 +12,8 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from functools import cache
+from typing import Any
 
 import httpx
 
@@ -72,6 +73,12 @@ class Incomplete(EdgeError):
     """A listing that cannot be shown to be complete: cut short, empty, of the wrong shape."""
 
 
+@cache
+def _system_cas() -> ssl.SSLContext:
+    """Read once: reading them takes longer than a call."""
+    return httpx.create_ssl_context()
+
+
 class HttpApi:
     """A client of one outside system.
 
@@ -80,7 +87,7 @@ class HttpApi:
         base_url: Where it is.
         headers: Sent with every call; may hold secrets.
         timeout: Seconds for each of connecting, sending and each piece of the answer.
-        verify: What certificates are checked against: the system's CAs, or a context's.
+        trust: What certificates are checked against, the system's CAs unless given.
         transport: For tests.
     """
 
@@ -91,7 +98,7 @@ class HttpApi:
         *,
         headers: Mapping[str, str],
         timeout: float,
-        verify: ssl.SSLContext | Literal[True] = True,
+        trust: ssl.SSLContext | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.name = name
@@ -103,7 +110,7 @@ class HttpApi:
             headers={"User-Agent": USER_AGENT, **headers},
             timeout=timeout,
             follow_redirects=False,
-            verify=verify,
+            verify=trust or _system_cas(),
             limits=httpx.Limits(keepalive_expiry=_IDLE_SECONDS),
             transport=transport,
         )

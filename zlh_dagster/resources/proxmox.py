@@ -55,7 +55,7 @@ class Proxmox:
             headers={"Authorization": f"PVEAPIToken={token_id}={token_secret}"},
             # Above the 3 s by which Proxmox delays a 401.
             timeout=READ_TIMEOUT,
-            verify=True if ca_file is None else _trusting(ca_file),
+            trust=None if ca_file is None else _trusting(ca_file),
             transport=transport,
         )
 
