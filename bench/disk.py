@@ -12,6 +12,7 @@ import dagster as dg
 import sqlalchemy as sa
 import yaml
 
+from bench.copies import Copies
 from bench.deployment import Deployment
 from bench.harness import ROOT, Benchmark, Figure, Result, in_own_process
 from tests.harness import Loop
@@ -24,26 +25,33 @@ TICKS, SMALL_TICKS = 2_000, 8
 KEPT_SHARE = 8
 """Uneventful ticks are kept for a day; here for this part of all ticks, so that it shows."""
 
+LIKE_EACH = 50
+"""Of so many ticks one is real, the others are copies of what it left."""
+
 A_DAY = 1_440
 _MEBIBYTE = 2**20
 
 
 def measure(kind: str, ticks: int) -> dict[str, Any]:
-    """Quiet ticks in this process, each judged; the retention job every so often.
+    """Quiet ticks in this process, each real one judged; the retention job every so often.
 
     The job is told a time at which all but the newest runs are older than a day.
     """
     kept = ticks // KEPT_SHARE
+    each = LIKE_EACH if kept > LIKE_EACH else 1
     with ExitStack() as stack:
         deployment = stack.enter_context(Deployment(SERVERS))
         services = stack.enter_context(deployment.services())
         instance, database = _instance(kind, deployment.home, stack)
-        loop = Loop(services, instance)
+        loop, copies = Loop(services, instance), Copies(instance, deployment.home)
         sizes: list[tuple[int, int]] = []
-        every = max(kept // 2, 1)
-        for number in range(1, ticks + 1):
-            if not loop.observe().success or loop.judge():
+        every = max(kept // 5, 1)
+        for number in range(each, ticks + 1, each):
+            copies.mark()
+            observed = loop.observe()
+            if not observed.success or loop.judge():
                 raise RuntimeError("a quiet tick was not quiet")
+            copies.repeat(observed.run_id, each - 1)
             if number % every == 0:
                 sizes.append((number, _bytes(deployment.home, database)))
             if number % kept == 0 and number >= 2 * kept:
@@ -54,17 +62,17 @@ def measure(kind: str, ticks: int) -> dict[str, Any]:
         runs = instance.get_runs_count(dg.RunsFilter(job_name=OBSERVE))
     # Without retention: what a tick adds while nothing was deleted yet, times the ticks.
     (first, small), (last, large) = sizes[0], max(s for s in sizes if s[0] < 2 * kept)
-    each = (large - small) / (last - first)
+    bytes_each = (large - small) / (last - first)
     return {
         "storage": kind,
         "ticks": ticks,
         "kept": kept,
         "runs_left": runs,
         "sizes": sizes,
-        "bytes_each": each,
+        "bytes_each": bytes_each,
         "with_retention": sizes[-1][1],
         "most_with_retention": max(size for _, size in sizes),
-        "without_retention": small + each * (ticks - first),
+        "without_retention": small + bytes_each * (ticks - first),
     }
 
 

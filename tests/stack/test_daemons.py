@@ -113,31 +113,13 @@ def test_an_emptied_velocity_is_filled_again_once_in_one_run(live):
 
 
 @deployments(SHIPPED, OTHER)
-@pytest.mark.timeout(400)
-def test_agents_of_a_fleet_that_is_too_large_are_asked_in_runs_of_their_own(live):
-    """Nine agents, four at the most in one run."""
-    home = Path(live.environment["DAGSTER_HOME"])
-    store = SnapshotStore(live.environment.get("ZLH_SNAPSHOT_URL", str(home / "snapshots")))
-
-    def seen() -> bool:
-        try:
-            agents = store.read(AGENTS, store.newest_tick())
-        except SnapshotMissing:
-            return False
-        return agents.observed and len(agents.rows) == 9
-
-    until(seen, seconds=A_TICK, what="a tick that takes a whole round")
-    assert live.run("zlh", "status", "--json").returncode == 0
-
-
-@deployments(SHIPPED, OTHER)
 @pytest.mark.timeout(120)
 def test_the_web_server_shows_the_runs_and_says_nothing_of_secrets(live):
     url = f"http://127.0.0.1:{live.environment['ZLH_WEB_PORT']}/graphql"
     query = "{ runsOrError { ... on Runs { results { jobName status runConfigYaml } } } }"
     answer = httpx.post(url, json={"query": query}, timeout=30)
     runs = answer.json()["data"]["runsOrError"]["results"]
-    assert {run["jobName"] for run in runs} == {"observe", "level1_repair", "probe_agents"}
+    assert {run["jobName"] for run in runs} >= {"observe", "level1_repair"}
     for name in ("CLOUDFLARE_API_TOKEN", "ZPACK_SECRET", "TECHNITIUM_API_TOKEN"):
         assert live.environment[name] not in answer.text
 
@@ -171,6 +153,24 @@ def test_a_person_sees_the_graph_the_drift_its_repair_and_the_plot(live):
         page.goto(f"{web}/locations")
         page.get_by_text("Loaded").first.wait_for()
         assert page.get_by_text("Failed").count() == 0
+
+
+@deployments(SHIPPED)
+@pytest.mark.timeout(400)
+def test_agents_of_a_fleet_that_is_too_large_are_asked_in_runs_of_their_own(live):
+    """Nine agents, four at the most in one run."""
+    home = Path(live.environment["DAGSTER_HOME"])
+    store = SnapshotStore(live.environment.get("ZLH_SNAPSHOT_URL", str(home / "snapshots")))
+
+    def seen() -> bool:
+        try:
+            agents = store.read(AGENTS, store.newest_tick())
+        except SnapshotMissing:
+            return False
+        return agents.observed and len(agents.rows) == 9
+
+    until(seen, seconds=A_TICK, what="a tick that takes a whole round")
+    assert live.run("zlh", "status", "--json").returncode == 0
 
 
 @deployments(SHIPPED, OTHER)

@@ -69,15 +69,16 @@ def pair(desired: pd.DataFrame, observed: pd.DataFrame) -> Pairing:
         ValueError: If a record has no name, type or surface.
     """
     names = _both(desired, observed, "name")
-    if pd.isna(names).any():
-        raise ValueError("a record has no name")
     kinds = np.zeros(len(names), dtype=np.int64)
     for column in ("type", "surface"):
         part, uniques = pd.factorize(_both(desired, observed, column))
         if (part < 0).any():
             raise ValueError(f"a record has no {column}")
         kinds = kinds * len(uniques) + part
-    hashes = np.fromiter(map(hash, names), dtype=np.int64, count=len(names))
+    try:
+        hashes = np.fromiter(map(str.__hash__, names), dtype=np.int64, count=len(names))
+    except TypeError:
+        raise ValueError("a record has no name") from None
     codes, size = _numbered(hashes * _ODD + kinds)  # wraps around, as hashes do
     if not _same_everywhere(codes, size, names, kinds):
         codes, size = _numbered(pd.factorize(names)[0] * (kinds.max() + 1) + kinds)
