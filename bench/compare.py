@@ -22,7 +22,7 @@ def measure(servers: int) -> dict[str, Any]:
     """Compare and judge one fleet; the snapshots were read from Parquet before the clock starts."""
     with tempfile.TemporaryDirectory() as directory:
         tick = worlds.tick(servers, Path(directory))
-    times = 3 if servers > 100_000 else 5
+    times = 2 if servers > 100_000 else 5
     before = _peak()
     rows = [snapshot.rows for snapshot in tick.surfaces.values() if len(snapshot.rows)]
     observed = pd.concat(rows, ignore_index=True)

@@ -20,7 +20,7 @@ from zlh_dagster.core.compare import compare
 from zlh_dagster.core.desired import desired_frame
 from zlh_dagster.core.model import Surface, records_frame, rows_of
 
-SERVERS, SMALL_SERVERS = 100_000, 100
+SERVERS, SMALL_SERVERS = 50_000, 100
 TIMES = 3
 AIM = 50.0
 _ZONE = f"{worlds.ZONE}."

@@ -7,7 +7,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from bench.harness import ROOT
-from bench.loop_minutes import COLD, WARM
+from bench.loop_rounds import COLD, WARM
 
 _FOLDER = ROOT / "docs/images"
 _BLUE, _ORANGE, _GREY = "#0b6e99", "#d9730d", "#9b9a97"

@@ -1,8 +1,8 @@
-"""Two deployments side by side, one minute after the other: warm worker and default launcher.
+"""Two deployments side by side that take turns: warm worker and default launcher.
 
-Each minute holds, one after the other and never at the same time: a scheduled tick of the warm
-deployment that finds a broken record, a tick of the other one that does, a quiet tick of each whose
-processor time is counted, and seconds in which nothing happens.
+First minutes in which each has a quiet tick whose processor time is counted, and seconds in which
+nothing happens; then rounds in which a record is broken in the one, a tick asked for and its repair
+awaited, and after that in the other. Never both at the same time.
 """
 
 import statistics
@@ -19,43 +19,42 @@ from zlh_dagster.sandbox.fleet import game_vmid
 SERVERS = 20
 WARM, COLD = "celery", "default"
 LAUNCHERS = (WARM, COLD)
-_COLD_AT, _QUIET_AT, _IDLE_AT, _NEAR_AT, _END_AT = 8.0, 35.0, 48.0, 53.5, 59.5
+_QUIET_AT, _IDLE_AT, _NEAR_AT, _END_AT = 35.0, 48.0, 53.5, 59.5
+"""Seconds of a minute: the tick is asked for, it is over, the schedule is due soon, it is due."""
+
 _NEAR_SECONDS = 6.0
-_REPAIR_SECONDS = 50.0
+_AFTER_THE_LAST = 20.0
+"""Second at which a tick of the minute's schedule is long over."""
+
+_REPAIR_SECONDS = 110.0
 
 
-def measure(minutes: int) -> dict[str, Any]:
-    """Seconds and processor seconds of both, a sample a minute."""
+def measure(rounds: int, minutes: int) -> dict[str, Any]:
+    """Seconds and processor seconds of both: a repair each round, a quiet tick each minute."""
     with ExitStack() as stack:
         loops: dict[str, Controller] = {}
         for launcher in LAUNCHERS:
-            # Its schedule rests from before the first full minute on, the warm one's goes on.
             deployment = Deployment(SERVERS, ZLH_RUN_LAUNCHER=launcher)
             stack.callback(deployment.close)
             loops[launcher] = stack.enter_context(controller(deployment))
+        # The other one's schedule goes on while the stack is idle, for that is a part of idling.
         loops[COLD].rest()
         loops[COLD].wait(loops[COLD].tick()[1])
         loops[WARM].wait(loops[WARM].tick()[1])
         samples: dict[str, dict[str, list[float]]] = {
             launcher: {"repair": [], "tick": [], "idle": [], "near": []} for launcher in LAUNCHERS
         }
-        for minute in range(minutes):
-            _minute(loops, samples, server=_minecraft(minute))
+        for _ in range(minutes):
+            _minute(loops, samples)
+        loops[WARM].rest()
+        _sleep_until(_AFTER_THE_LAST)
+        for number in range(rounds):
+            for launcher, loop in loops.items():
+                samples[launcher]["repair"].append(_repaired(loop, _minecraft(number)))
     return {"samples": samples, **{launcher: _summary(s) for launcher, s in samples.items()}}
 
 
-def _minute(
-    loops: dict[str, Controller], samples: dict[str, dict[str, list[float]]], *, server: int
-) -> None:
-    warm, cold = loops[WARM], loops[COLD]
-    _sleep_until(_NEAR_AT - 1)
-    warm.deployment.break_srv(_srv(server))
-    full = (time.time() // 60 + 1) * 60
-    samples[WARM]["repair"].append(_verified(warm, server, since=full))
-    _sleep_until(_COLD_AT)
-    cold.deployment.break_srv(_srv(server))
-    asked, _ = cold.tick()
-    samples[COLD]["repair"].append(_verified(cold, server, since=asked))
+def _minute(loops: dict[str, Controller], samples: dict[str, dict[str, list[float]]]) -> None:
     _sleep_until(_QUIET_AT)
     marks = [_spent(loops)]
     for loop in loops.values():
@@ -87,18 +86,22 @@ def _summary(samples: dict[str, list[float]]) -> dict[str, float]:
     }
 
 
-def _verified(loop: Controller, server: int, *, since: float) -> float:
-    """Seconds until the repair of a server stands in the ledger as succeeded."""
+def _repaired(loop: Controller, server: int) -> float:
+    """Seconds from a tick until the repair of a server stands in the ledger as succeeded."""
     ledger = loop.deployment.ledger
+    loop.deployment.break_srv(_srv(server))
+    asked, run_id = loop.tick()
 
     def row() -> dict[str, Any] | None:
         rows = [e for e in ledger.events(vmid=server) if e["finishedAt"]]
         return rows[0] if rows else None
 
-    found = until(row, seconds=_REPAIR_SECONDS + 60, what=f"the repair of {server}")
+    found = until(row, seconds=_REPAIR_SECONDS, what=f"the repair of {server}")
     if found is None or found["status"] != "succeeded":
         raise RuntimeError(f"the repair of {server} ended as {found}")
-    return float(found["finishedAt"].timestamp() - since)
+    loop.wait(run_id)
+    loop.wait(str(found["runId"]))
+    return float(found["finishedAt"].timestamp() - asked)
 
 
 def _minecraft(number: int) -> int:
