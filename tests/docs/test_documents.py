@@ -5,9 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
+from tests.cli.test_help import commands
 from tests.faults.catalogue import ALL
 from zlh_dagster.cli.health import LOOP_STALLED
+from zlh_dagster.cli.main import app
 from zlh_dagster.core import holds, repair
 from zlh_dagster.core.desired import guard_reason
 from zlh_dagster.core.model import Action, DriftKind
@@ -29,6 +32,12 @@ def test_every_setting_is_documented_once_with_its_default():
         value = Settings.model_fields[name.lower()].default
         if isinstance(value, (int, float)):
             assert default == f"`{value}`", name
+
+
+def test_every_command_is_in_the_readme():
+    table = (ROOT / "README.md").read_text().split("## Commands")[1].split("\n## ")[0]
+    for path in commands(typer.main.get_command(app)):
+        assert f"`zlh {' '.join(path)}" in table, path
 
 
 def test_the_example_settings_exist():

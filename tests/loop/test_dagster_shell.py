@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -11,7 +12,9 @@ import dagster as dg
 import pytest
 
 from tests.harness import statuses, titles, writes
+from zlh_dagster.assets.specs import TICK_ASSETS
 from zlh_dagster.definitions import defs
+from zlh_dagster.resources.history import counted
 from zlh_dagster.sandbox.cloudflare_records import new_record
 
 pytestmark = pytest.mark.usefixtures("through_dagster")
@@ -64,6 +67,35 @@ def test_drift_is_reported_with_counts_and_rows(loop, sandbox):
     assert (found["missing"].value, found["repairs"].value) == (1, 1)
     [row] = found["first_rows"].records
     assert row.data["name"] == SRV
+
+
+def documented_metrics() -> set[str]:
+    section = (ROOT / "docs/how-it-works.md").read_text().split("## Metrics")[1].split("\n## ")[0]
+    cells = [row.split("|")[2] for row in section.splitlines() if row.startswith("|")]
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_every_metric_is_documented_and_no_other(loop, sandbox):
+    delete_srv(sandbox)
+    [repaired] = loop.minute()
+    assets = [spec.key.path[-1] for spec in TICK_ASSETS] + ["drift"]
+    plotted = {
+        name
+        for asset in assets
+        for name, value in latest(loop, asset).metadata.items()
+        if isinstance(value.value, (int, float))
+    }
+    [output] = [e for e in repaired.all_events if e.is_successful_output and metadata_of(e)]
+    plotted |= {name for name, value in metadata_of(output).items() if value.value is not None}
+    start = datetime.now(timezone.utc).date()
+    daily = counted(loop.services, start)
+    plotted |= {re.sub(r"^(on|seen):.*", r"\1:SOURCE", name) for name in daily}
+    plotted = {re.sub(r"^repairs:.*", "repairs:STATUS", name) for name in plotted}
+    assert plotted == documented_metrics()
+
+
+def metadata_of(event: dg.DagsterEvent) -> dict[str, dg.MetadataValue]:
+    return dict(event.step_output_data.metadata)
 
 
 def test_checks_warn_and_fail_no_run(loop, sandbox, platform):
