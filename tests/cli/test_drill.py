@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from tests.cli.nameserver import nameserver
 from tests.harness import edge_state, statuses, writes
+from tests.loop.test_operator import documented_keys
 from zlh_dagster.cli import authority, drill, main
 from zlh_dagster.cli.drill import DrillRefused, Exercise, prepare
 from zlh_dagster.core.holds import EVERYTHING, Pause
@@ -71,7 +72,9 @@ def test_the_loop_puts_it_back_and_all_of_it_is_verified(exercise, sandbox, plat
     page = report.markdown()
     assert page.startswith("## Drill cloudflare-srv, server 5000: **passed**")
     assert f"`{SRV}`" in page
-    assert json.loads(json.dumps(report.to_json()))["passed"] is True
+    told = json.loads(json.dumps(report.to_json()))
+    assert told["passed"] is True
+    assert set(told) == documented_keys("drill")
 
 
 def test_a_drill_without_nameservers_says_that_dns_was_not_asked(exercise):
