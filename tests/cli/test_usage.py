@@ -1,5 +1,6 @@
 """A command line that cannot be used is one line on standard error, never the answer of a plan."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,19 @@ def test_without_a_command_help_is_shown():
     done = zlh()
     assert "Usage: zlh" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [("zlh re", ["repair", "revert", "resume"]), ("zlh repair dns", ["dns_republish"])],
+)
+def test_the_shell_completes_commands_and_actions(words, completions):
+    asked = {"_ZLH_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    asked["COMP_CWORD"] = str(len(words.split()) - 1)
+    done = subprocess.run(
+        [ZLH], capture_output=True, text=True, timeout=60, env={**os.environ, **asked}
+    )
+    assert (done.returncode, done.stdout.split()) == (0, completions)
 
 
 def test_the_version_is_printed():

@@ -105,9 +105,8 @@ class Stack:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=180,
             check=False,
-            **options,
+            **{"timeout": 180, **options},
         )
 
     def ask_for_a_tick(self) -> None:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.browser import browser_page, open_checks, open_graph
+from tests.cli.nameserver import nameserver
 from tests.harness import edge_state
 from tests.resources.databases import empty_database, postgresql
 from tests.stack.stack import Stack, alive, children_of, free_port, repair_yaml, until
@@ -171,6 +172,23 @@ def test_agents_of_a_fleet_that_is_too_large_are_asked_in_runs_of_their_own(live
 
     until(seen, seconds=A_TICK, what="a tick that takes a whole round")
     assert live.run("zlh", "status", "--json").returncode == 0
+
+
+@deployments()
+@pytest.mark.timeout(500)
+def test_a_drill_is_passed(live):
+    before = edge_state(live.sandbox)
+    with nameserver(live.sandbox) as address:
+        done = live.run(
+            *("zlh", "drill", "cloudflare-srv", "--vmid", "5000", "--yes", "--json"),
+            *("--nameserver", address),
+            timeout=400,
+        )
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["passed"], report["problems"]) == (0, True, [])
+    assert edge_state(live.sandbox) == before
+    newest = next(e for e in live.finished_events() if e["vmid"] == 5000)
+    assert (newest["action"], newest["status"]) == ("dns_republish", "succeeded")
 
 
 @deployments(SHIPPED, OTHER)
