@@ -52,7 +52,7 @@ else
 	$(BIN)/pytest -n 3 --dist loadgroup -m "not long"
 endif
 
-# All of them take a quarter of an hour; ARGS="compare octodns" runs some.
+# All of them take eleven minutes to a quarter of an hour; ARGS="compare octodns" runs some.
 bench: $(VENV)/.bench
 	@$(BIN)/python -m bench $(ARGS)
 
