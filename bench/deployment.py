@@ -15,11 +15,10 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import httpx
-import redis
 
 from zlh_dagster.resources import database
 from zlh_dagster.resources.ledger import Ledger
-from zlh_dagster.resources.redis import connect, server_program
+from zlh_dagster.resources.redis import answers, server_program
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import load_settings
 from zlh_dagster.schema.upgrade import upgrade
@@ -94,7 +93,7 @@ class Deployment:
         command = [server_program(), "--port", "0", "--unixsocket", str(socket), "--save", ""]
         self._start([*command, "--dir", str(self.directory)], {"PATH": os.environ["PATH"]})
         self.environment["ZLH_REDIS_URL"] = url = f"unix://{socket}"
-        until(lambda: _answers(url), seconds=_START_SECONDS, what="Redis")
+        until(lambda: answers(url), seconds=_START_SECONDS, what="Redis")
         with self.as_environment(), Services(load_settings(env_file=None)) as services:
             yield services
 
@@ -148,15 +147,6 @@ class Deployment:
             )
         self.processes.append(process)
         return process
-
-
-def _answers(url: str) -> bool:
-    """Whether a Redis does. A socket that exists may not listen yet."""
-    try:
-        with connect(url) as client:
-            return bool(client.ping())
-    except redis.RedisError:
-        return False
 
 
 def until(look: Callable[[], _T], *, seconds: float, what: str) -> _T:

@@ -1,5 +1,6 @@
 """The real loop in one process: real jobs, sensor, HTTP, Redis and database, without daemons."""
 
+import logging
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR
 from zlh_dagster.jobs.observe import OBSERVE
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.ticks import take_tick
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -30,7 +33,6 @@ class Loop:
     instance: dg.DagsterInstance
     cursor: str | None = None
     skips: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.definitions = build(self.services)
@@ -67,7 +69,7 @@ class Loop:
             assert self.observe().success
         else:
             run = dg.DagsterRun(OBSERVE, str(uuid.uuid4()), status=dg.DagsterRunStatus.SUCCESS)
-            list(take_tick(self.services, run.run_id, warn=self.warnings.append))
+            list(take_tick(self.services, run.run_id, warn=_log.warning))
             self.instance.add_run(run)
         repaired = [self.repair(asked.run_config, tags=asked.tags) for asked in self.judge()]
         self.shards(self.next_round())

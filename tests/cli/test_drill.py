@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from tests.cli.nameserver import nameserver
+from tests.docs.pages import documented_keys
 from tests.harness import edge_state, statuses, writes
-from tests.loop.test_operator import documented_keys
 from zlh_dagster.cli import authority, drill, main
 from zlh_dagster.cli.drill import DrillRefused, Exercise, prepare
 from zlh_dagster.core.holds import EVERYTHING, Pause

@@ -26,24 +26,17 @@ import pandas as pd
 from zlh_dagster.core.changes import Change
 from zlh_dagster.core.model import DriftKind, Surface, records_frame
 from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, field
-from zlh_dagster.resources.http import HttpApi, Incomplete, Rejected
+from zlh_dagster.resources.http import ApiClient, HttpApi, Incomplete, Rejected
 
 
-class Hickory:
+class Hickory(ApiClient):
     surface = Surface.HICKORY
     at_once: ClassVar[int] = 4
     per_call: ClassVar[int] = 1
 
     def __init__(self, *, base_url: str, token: str) -> None:
         headers = {"Authorization": f"Bearer {token}"}
-        self._api = HttpApi("hickory", base_url, headers=headers, timeout=READ_TIMEOUT)
-
-    @property
-    def requests(self) -> int:
-        return self._api.requests
-
-    def close(self) -> None:
-        self._api.close()
+        super().__init__(HttpApi("hickory", base_url, headers=headers, timeout=READ_TIMEOUT))
 
     def list_records(self) -> pd.DataFrame:
         status, answer = self._api.read(lambda: self._api.call("GET", "/records"))
@@ -241,7 +234,7 @@ def main() -> None:
             Loop.through_dagster = True
             loop = Loop(services, instance)
             quiet = loop.minute()
-            gone = records.pop(0)
+            del records[0]
             calls.clear()
             [repair] = loop.minute()
         after = sorted(json.dumps(record, sort_keys=True) for record in records)
@@ -250,7 +243,6 @@ def main() -> None:
         services.close()
     seen = {
         "quiet": len(quiet),
-        "gone": gone["name"],
         "repaired": repair.success,
         "same": before == after,
         "writes": calls.count("POST"),

@@ -21,7 +21,7 @@ import redis
 from tests.harness import edge_state
 from tests.stack.stack import Stack, children_of, free_port, until
 from zlh_dagster.resources.leader import KEY as LEADER
-from zlh_dagster.resources.redis import connect, server_program
+from zlh_dagster.resources.redis import answers, connect, server_program
 from zlh_dagster.sandbox.fault_kinds import FAULT_KINDS
 from zlh_dagster.sandbox.faults import Fault as EdgeFault
 
@@ -60,14 +60,7 @@ class OwnRedis:
         self._process = subprocess.Popen(
             [server_program(), *options, "--save", "", "--appendonly", "no", *_PLAIN], **quiet
         )
-        until(self._answers, seconds=20, what="Redis")
-
-    def _answers(self) -> bool:
-        try:
-            with connect(self.url) as client:
-                return bool(client.ping())
-        except redis.RedisError:
-            return False
+        until(lambda: answers(self.url), seconds=20, what="Redis")
 
     def signal(self, number: int) -> None:
         assert self._process is not None

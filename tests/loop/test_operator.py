@@ -1,14 +1,13 @@
 """What the operator does by hand: plan, pause, approve, breakers, revert, and the digest."""
 
 import json
-import re
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tests.docs.pages import documented_keys
 from tests.harness import edge_state, statuses, titles, writes
 from zlh_dagster.cli import main
 from zlh_dagster.cli.holds import BadRequest, scope_of, seconds_of
@@ -20,7 +19,6 @@ from zlh_dagster.resources.history import History
 from zlh_dagster.resources.services import Services
 from zlh_dagster.sandbox.cloudflare_records import new_record
 
-ROOT = Path(__file__).parents[2]
 HOST = "mc-5000.example.gg"
 SRV = f"_minecraft._tcp.{HOST}"
 
@@ -348,14 +346,6 @@ def test_history_shows_the_days_that_were_kept_the_newest_first(zlh, loop):
     assert "agents 75 %" in table
     assert "7.5 s" in table
     assert "1439" in table
-
-
-def documented_keys(command: str) -> set[str]:
-    """Keys in the table of a command on the page."""
-    page = (ROOT / "docs/json.md").read_text()
-    section = page.split(f"## `zlh {command}`\n")[1].split("\n## ")[0]
-    cells = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
-    return {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
 
 
 @pytest.mark.parametrize(

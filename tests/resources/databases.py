@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -50,7 +51,7 @@ def mariadb() -> Iterator[str]:
     if server is None or install is None:
         pytest.skip("MariaDB is not installed")
     folder = Path(tempfile.mkdtemp(prefix="zlh-db-"))
-    data, socket = folder / "data", folder / "sock"
+    data, path = folder / "data", folder / "sock"
     shared = ["--no-defaults", f"--datadir={data}"]
     if os.getuid() == 0:
         shared.append("--user=root")
@@ -66,7 +67,7 @@ def mariadb() -> Iterator[str]:
                 [
                     server,
                     *shared,
-                    f"--socket={socket}",
+                    f"--socket={path}",
                     f"--pid-file={folder / 'pid'}",
                     "--skip-networking",
                     "--innodb-flush-log-at-trx-commit=0",
@@ -75,8 +76,8 @@ def mariadb() -> Iterator[str]:
                 stderr=log,
             )
         try:
-            _wait_for(socket, process)
-            yield f"mariadb+pymysql://root@localhost/mysql?unix_socket={socket}"
+            _wait_for(path, process)
+            yield f"mariadb+pymysql://root@localhost/mysql?unix_socket={path}"
         finally:
             process.terminate()
             process.wait(_START_SECONDS)
@@ -84,9 +85,15 @@ def mariadb() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_for(socket: Path, process: subprocess.Popen[bytes]) -> None:
+def _listens(path: Path) -> bool:
+    """Whether somebody does; a socket exists before that."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(path)) == 0
+
+
+def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
     give_up = time.monotonic() + _START_SECONDS
-    while not socket.exists():
+    while not _listens(path):
         if process.poll() is not None or time.monotonic() > give_up:
             raise RuntimeError("MariaDB did not start")
         time.sleep(0.05)

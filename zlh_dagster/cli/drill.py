@@ -65,7 +65,7 @@ class Report:
     skipped: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Keys are ``passed``, ``vmid``, ``record``, ``began``, and the fields as lists."""
+        """As `zlh drill --json` prints it; docs/json.md has the keys."""
         return {
             "passed": not self.problems,
             "vmid": self.target.vmid,

@@ -89,23 +89,17 @@ def require_breaker(services: Services, name: str) -> None:
     raise BadRequest(f"{name}: known are {', '.join(surfaces)} and server:VMID")
 
 
-def pause(
-    services: Services,
-    scope: str,
-    *,
-    span: str | None,
-    reason: str | None,
-    vmid: int | None = None,
-) -> Pause:
+def pause(services: Services, scope: str, *, span: str | None, reason: str | None) -> Pause:
     """Begins a pause, which always has a reason.
 
     Raises:
         BadRequest: If the time cannot be read, or the platform has no such server.
         RedisUnavailable: If Redis does not answer.
     """
-    if vmid is not None:
+    kind, _, number = scope.partition(":")
+    if kind == "server":
         with suppress(DatabaseError):  # whoever wants to stop repairs can, whatever else is down
-            require_server(services, vmid)
+            require_server(services, int(number))
     now = time.time()
     made = Pause(
         scope=scope,

@@ -161,7 +161,8 @@ def plan(
         show_policy(_out, as_text=not as_json)
         return
     with _services() as services:
-        raise typer.Exit(show(_out, services, look(services), as_text=not as_json))
+        found = look(services)
+        raise typer.Exit(show(_out, services.settings, found, as_text=not as_json))
 
 
 @app.command()
@@ -181,7 +182,7 @@ def repair(
 
     with _services() as services:
         require_server(services, vmid)
-    _run(vmid=vmid, action=action.value, live=live, target=operation)
+        _run(services, vmid=vmid, action=action.value, live=live, target=operation)
 
 
 @app.command()
@@ -194,15 +195,16 @@ def revert(
 
     with _services() as services:
         target = event_named(services, event_id)
-    _run(vmid=None, action="revert", live=live, target=target)
+        _run(services, vmid=None, action="revert", live=live, target=target)
 
 
-def _run(*, vmid: int | None, action: str, live: bool, target: str | None) -> None:
+def _run(
+    services: "Services", *, vmid: int | None, action: str, live: bool, target: str | None
+) -> None:
     from zlh_dagster.cli.repair import repair as run_repair
     from zlh_dagster.core.repair import Status
 
-    with _services() as services:
-        result = run_repair(services, vmid=vmid, action=action, live=live, target=target)
+    result = run_repair(services, vmid=vmid, action=action, live=live, target=target)
     for outcome in result.outcomes:
         what = "; ".join((*outcome.changes, outcome.reason)).strip("; ")
         say(f"{outcome.name} {outcome.status.value if outcome.status else 'in step'}: {what}")
@@ -236,7 +238,7 @@ def pause(
 
     scope = scope_of(surface=surface, vmid=vmid)
     with _services() as services:
-        made = begin(services, scope, span=span, reason=reason, vmid=vmid)
+        made = begin(services, scope, span=span, reason=reason)
     say(f"{scope} {made.describe()}; `{resume_command(scope)}` ends it")
 
 

@@ -57,7 +57,7 @@ def _without_redis(settings: Settings, lost: str) -> str:
     return f"{lost}: {unknown}; the loop repairs nothing until it answers"
 
 
-def show(out: Console, services: Services, assessment: Assessment, *, as_text: bool) -> int:
+def show(out: Console, settings: Settings, assessment: Assessment, *, as_text: bool) -> int:
     """Prints the plan and returns the exit status."""
     plan = as_json(assessment)
     unobserved = plan["unobserved"]
@@ -70,7 +70,7 @@ def show(out: Console, services: Services, assessment: Assessment, *, as_text: b
     for source, reason in sorted(unobserved.items()):
         out.print(f"not seen: {escape(source)}: {escape(reason)}", style="yellow")
     if assessment.redis_lost:
-        out.print(escape(_without_redis(services.settings, assessment.redis_lost)), style="yellow")
+        out.print(escape(_without_redis(settings, assessment.redis_lost)), style="yellow")
     if plan["repairs"]:
         table = Table("server", "action", "because", title="would repair", title_justify="left")
         for repair in plan["repairs"]:

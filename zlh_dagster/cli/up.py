@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import redis
-
 from zlh_dagster.cli.children import Child, NotStarted
 from zlh_dagster.cli.health import Watch, look
 from zlh_dagster.cli.home import LOCATION, LOG_LEVEL, MODULE, claim, environment_of, prepare
-from zlh_dagster.resources.redis import RedisUnavailable, connect, embedded_command
+from zlh_dagster.resources.redis import RedisUnavailable, answers, embedded_command
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import Settings
 
@@ -92,7 +90,7 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
                 embedded_command(settings),
                 {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
                 settings.home,
-                ready=lambda: _pings(settings.redis_url),
+                ready=lambda: answers(settings.redis_url),
             )
         )
     if settings.zlh_run_launcher == "celery":
@@ -215,16 +213,6 @@ def _accepts(address: str | tuple[str, int]) -> bool:
     except OSError:
         return False
     return True
-
-
-def _pings(url: str) -> bool:
-    client = connect(url)
-    try:
-        return bool(client.ping())
-    except redis.RedisError:
-        return False
-    finally:
-        client.close()
 
 
 def _greeting(settings: Settings, *, web: bool) -> str:

@@ -18,6 +18,7 @@ from zlh_dagster.core.redact import Redactor
 from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, Rights, expect, field
 from zlh_dagster.resources.http import (
     AlreadyThere,
+    ApiClient,
     HttpApi,
     Incomplete,
     Rejected,
@@ -33,7 +34,7 @@ _EXISTS = frozenset({81057, 81058})
 _TYPES = frozenset({"A", "SRV", "CNAME"})
 
 
-class Cloudflare:
+class Cloudflare(ApiClient):
     """The public zone.
 
     Args:
@@ -58,20 +59,15 @@ class Cloudflare:
         self._redactor = Redactor([token])
         self._zone_path = f"/zones/{zone_id}"
         self._path = f"{self._zone_path}/dns_records"
-        self._api = HttpApi(
-            self.surface.value,
-            base_url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=READ_TIMEOUT,
-            transport=transport,
+        super().__init__(
+            HttpApi(
+                self.surface.value,
+                base_url,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=READ_TIMEOUT,
+                transport=transport,
+            )
         )
-
-    @property
-    def requests(self) -> int:
-        return self._api.requests
-
-    def close(self) -> None:
-        self._api.close()
 
     def list_records(self) -> pd.DataFrame:
         """All records of the zone; every page is read and the sum checked against the total.

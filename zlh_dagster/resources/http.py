@@ -170,6 +170,24 @@ class HttpApi:
         return bytes(body)
 
 
+class ApiClient:
+    """What the clients of outside systems share: how many calls were made, and their end.
+
+    Args:
+        api: How the system is called.
+    """
+
+    def __init__(self, api: HttpApi) -> None:
+        self._api = api
+
+    @property
+    def requests(self) -> int:
+        return self._api.requests
+
+    def close(self) -> None:
+        self._api.close()
+
+
 def check_status(name: str, status: int, retry_after: float | None = None) -> None:
     """Passes a status below 300, and a 4xx whose meaning only the caller knows.
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from zlh_dagster.core.fleet import ContainerStatus, containers_frame
 from zlh_dagster.resources.edge import READ_TIMEOUT, Rights, expect, field
-from zlh_dagster.resources.http import HttpApi, Incomplete, Rejected, Untrusted
+from zlh_dagster.resources.http import ApiClient, HttpApi, Incomplete, Rejected, Untrusted
 from zlh_dagster.resources.settings import SettingsError
 
 _NAME = "proxmox"
@@ -23,7 +23,7 @@ _VMID = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _KNOWN = frozenset(status.value for status in ContainerStatus)
 
 
-class Proxmox:
+class Proxmox(ApiClient):
     """One node of a Proxmox VE cluster; its certificate is always verified.
 
     Args:
@@ -49,22 +49,17 @@ class Proxmox:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._node = node
-        self._api = HttpApi(
-            _NAME,
-            base_url,
-            headers={"Authorization": f"PVEAPIToken={token_id}={token_secret}"},
-            # Above the 3 s by which Proxmox delays a 401.
-            timeout=READ_TIMEOUT,
-            trust=None if ca_file is None else _trusting(ca_file),
-            transport=transport,
+        super().__init__(
+            HttpApi(
+                _NAME,
+                base_url,
+                headers={"Authorization": f"PVEAPIToken={token_id}={token_secret}"},
+                # Above the 3 s by which Proxmox delays a 401.
+                timeout=READ_TIMEOUT,
+                trust=None if ca_file is None else _trusting(ca_file),
+                transport=transport,
+            )
         )
-
-    @property
-    def requests(self) -> int:
-        return self._api.requests
-
-    def close(self) -> None:
-        self._api.close()
 
     def rights(self) -> Rights:
         """Whether the token may see all containers, which any token may ask of itself.

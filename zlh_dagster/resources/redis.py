@@ -59,6 +59,15 @@ def server_facts(client: "redis.Redis") -> ServerFacts:
         raise RedisUnavailable(f"Redis does not answer: {type(error).__name__}") from None
 
 
+def answers(url: str) -> bool:
+    """Whether a Redis answers there; a socket that exists may not listen yet."""
+    try:
+        with connect(url) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
 def server_program() -> str:
     """Path of a Redis server: one on the path is preferred to the wheel's.
 

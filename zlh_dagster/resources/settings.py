@@ -23,7 +23,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.exc import ArgumentError
 
@@ -31,6 +30,7 @@ from zlh_dagster.core.desired import EdgeConfig
 from zlh_dagster.core.guards import NAMED_BY_OPERATOR
 from zlh_dagster.core.model import Action
 from zlh_dagster.core.policy import PolicyConfig
+from zlh_dagster.resources.settings_problems import absent, told
 from zlh_dagster.resources.urls import check_url, split_url, with_driver
 
 # A Unix socket's path has 108 bytes, its end included (unix(7)).
@@ -41,18 +41,6 @@ _ZONE = re.compile(
 _DEPLOYMENT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _HEADER_VALUE = re.compile(r"[!-~]+")
 _DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mariadb"})
-_TOGETHER = (
-    ("cloudflare_api_token", "cloudflare_zone_id"),
-    ("technitium_api_url", "technitium_api_token"),
-    ("velocity_url", "zpack_secret"),
-    ("proxmox_url", "proxmox_node", "proxmox_token_id", "proxmox_token_secret"),
-)
-_NEEDED = {
-    "Cloudflare": ("cloudflare_api_token", "zlh_zone", "cloudflare_edge_ip"),
-    "Technitium": ("technitium_api_url", "zlh_zone", "velocity_edge_ip", "traefik_edge_ip"),
-    "Velocity": ("velocity_url", "zlh_zone"),
-}
-"""What switches a surface on, and what it needs besides."""
 
 
 class SettingsError(ValueError):
@@ -272,8 +260,8 @@ class Settings(BaseSettings):
         try:
             made = handler(data)
         except ValidationError as error:
-            problems = [_told(detail) for detail in error.errors(include_input=False)]
-        problems += _absent({name for name, value in data.items() if value is not None})
+            problems = [told(detail) for detail in error.errors(include_input=False)]
+        problems += absent({name for name, value in data.items() if value is not None})
         if made is None or problems:
             raise ValueError("; ".join(problems))
         return made
@@ -409,34 +397,7 @@ def load_settings(env_file: Path | str | None = ".env") -> Settings:
     try:
         return Settings(_env_file=env_file)  # type: ignore[call-arg]
     except ValidationError as error:
-        raise SettingsError("; ".join(map(_told, error.errors(include_input=False)))) from None
-
-
-def _told(detail: ErrorDetails) -> str:
-    """A problem with the name of its setting, in the words of the person who sets it."""
-    name = ".".join(str(part) for part in detail["loc"]).upper()
-    message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return f"{name}: {message}" if name else message
-
-
-def _absent(given: set[str]) -> list[str]:
-    """What is needed because of what is given, and is not given itself."""
-    needed: dict[str, str] = {}
-    for group in _TOGETHER:
-        has = [name for name in group if name in given]
-        needed |= {name: f"{has[0].upper()} is set" for name in group if has}
-    for surface, (switch, *others) in _NEEDED.items():
-        if switch in given:
-            needed = dict.fromkeys(others, f"{surface} is configured") | needed
-    if "zlh_dagster_database_url" in given:
-        needed["zlh_deployment"] = (
-            "ZLH_DAGSTER_DATABASE_URL is set; all machines of one deployment have the same"
-        )
-    return [
-        f"{name.upper()}: is needed because {why}"
-        for name, why in needed.items()
-        if name not in given
-    ]
+        raise SettingsError("; ".join(map(told, error.errors(include_input=False)))) from None
 
 
 def _text(value: Any) -> str:

@@ -16,6 +16,7 @@ from zlh_dagster.core.redact import Redactor
 from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, Rights, field
 from zlh_dagster.resources.http import (
     AlreadyThere,
+    ApiClient,
     HttpApi,
     Incomplete,
     Rejected,
@@ -27,7 +28,7 @@ _RECORDS = "/api/zones/records"
 _TYPES = frozenset({"A", "SRV", "CNAME"})
 
 
-class Technitium:
+class Technitium(ApiClient):
     """The internal zone.
 
     Args:
@@ -53,16 +54,11 @@ class Technitium:
         self._token = token
         self._redactor = Redactor([token])
         self._token_in_form = False
-        self._api = HttpApi(
-            self.surface.value, base_url, headers={}, timeout=READ_TIMEOUT, transport=transport
+        super().__init__(
+            HttpApi(
+                self.surface.value, base_url, headers={}, timeout=READ_TIMEOUT, transport=transport
+            )
         )
-
-    @property
-    def requests(self) -> int:
-        return self._api.requests
-
-    def close(self) -> None:
-        self._api.close()
 
     def list_records(self) -> pd.DataFrame:
         """All records of the zone, disabled ones marked.

@@ -14,10 +14,10 @@ from zlh_dagster.core.changes import Change
 from zlh_dagster.core.model import BACKEND, DriftKind, Surface, records_frame
 from zlh_dagster.core.names import backend_content, canonical_address, split_backend
 from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, expect, field
-from zlh_dagster.resources.http import AlreadyThere, HttpApi, Rejected
+from zlh_dagster.resources.http import AlreadyThere, ApiClient, HttpApi, Rejected
 
 
-class Velocity:
+class Velocity(ApiClient):
     """The bridge.
 
     Args:
@@ -34,20 +34,15 @@ class Velocity:
         self, *, base_url: str, secret: str, transport: httpx.BaseTransport | None = None
     ) -> None:
         digest = hashlib.sha256(secret.encode()).hexdigest()
-        self._api = HttpApi(
-            self.surface.value,
-            base_url,
-            headers={"X-Zpack-Secret": digest},
-            timeout=READ_TIMEOUT,
-            transport=transport,
+        super().__init__(
+            HttpApi(
+                self.surface.value,
+                base_url,
+                headers={"X-Zpack-Secret": digest},
+                timeout=READ_TIMEOUT,
+                transport=transport,
+            )
         )
-
-    @property
-    def requests(self) -> int:
-        return self._api.requests
-
-    def close(self) -> None:
-        self._api.close()
 
     def list_records(self) -> pd.DataFrame:
         """All registrations; ``content`` is null where an older bridge tells no address.

@@ -1,0 +1,45 @@
+"""What is wrong with the settings, in the words of the person who sets them."""
+
+from pydantic_core import ErrorDetails
+
+_TOGETHER = (
+    ("cloudflare_api_token", "cloudflare_zone_id"),
+    ("technitium_api_url", "technitium_api_token"),
+    ("velocity_url", "zpack_secret"),
+    ("proxmox_url", "proxmox_node", "proxmox_token_id", "proxmox_token_secret"),
+)
+"""Settings of which none is of use without the others."""
+
+_NEEDED = {
+    "Cloudflare": ("cloudflare_api_token", "zlh_zone", "cloudflare_edge_ip"),
+    "Technitium": ("technitium_api_url", "zlh_zone", "velocity_edge_ip", "traefik_edge_ip"),
+    "Velocity": ("velocity_url", "zlh_zone"),
+}
+"""What switches a surface on, and what it needs besides."""
+
+
+def told(detail: ErrorDetails) -> str:
+    """A problem with the name of its setting, in the words of the person who sets it."""
+    name = ".".join(str(part) for part in detail["loc"]).upper()
+    message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return f"{name}: {message}" if name else message
+
+
+def absent(given: set[str]) -> list[str]:
+    """What is needed because of what is given, and is not given itself."""
+    needed: dict[str, str] = {}
+    for group in _TOGETHER:
+        has = [name for name in group if name in given]
+        needed |= {name: f"{has[0].upper()} is set" for name in group if has}
+    for surface, (switch, *others) in _NEEDED.items():
+        if switch in given:
+            needed = dict.fromkeys(others, f"{surface} is configured") | needed
+    if "zlh_dagster_database_url" in given:
+        needed["zlh_deployment"] = (
+            "ZLH_DAGSTER_DATABASE_URL is set; all machines of one deployment have the same"
+        )
+    return [
+        f"{name.upper()}: is needed because {why}"
+        for name, why in needed.items()
+        if name not in given
+    ]
