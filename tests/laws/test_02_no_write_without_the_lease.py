@@ -1,5 +1,7 @@
 """Law 2: the lease is held, and checked with time to spare, before every single write."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.harness import edge_state, statuses, titles, writes
@@ -111,3 +113,29 @@ def test_no_write_without_the_lease_for_as_long_as_a_write_may_take(
     assert run.success is bool(count)
     assert len(writes(sandbox)) == count
     assert statuses(loop.services) == ["succeeded"] * count
+
+
+@pytest.mark.parametrize("spare", [-0.5, 0.5])
+def test_no_write_without_the_lease_beside_the_edge_either(beside, monkeypatch, spare):
+    config = beside.asked()
+    monkeypatch.setattr(Lease, "remaining", lambda self: beside.seconds + spare)
+    run = beside.loop.repair(config)
+    assert run.success is (spare > 0)
+    assert beside.untouched() is (spare < 0)
+
+
+def test_losing_the_lease_between_row_and_write_leaves_it_unwritten(beside, monkeypatch):
+    """Somebody else has taken over, and has written to the ledger, by the time of the write."""
+    config = beside.asked()
+    ledger, redis = beside.loop.services.ledger, beside.loop.services.redis
+    real = ledger.open
+
+    def opened(entry):
+        event_id = real(entry)
+        redis.set(KEY, "somebody else")
+        real(replace(entry, run_id="another", fencing_token=entry.fencing_token + 1, vmid=5999))
+        return event_id
+
+    monkeypatch.setattr(ledger, "open", opened)
+    beside.loop.repair(config)
+    assert beside.untouched()

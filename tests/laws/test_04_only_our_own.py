@@ -2,10 +2,16 @@
 
 from dataclasses import replace
 
+import pytest
+import sqlalchemy as sa
+
+from tests.clock import ago
 from tests.harness import edge_state, statuses, writes
+from zlh_dagster.core.model import OPERATION_ACTIONS
 from zlh_dagster.sandbox.cloudflare_records import new_record
 from zlh_dagster.sandbox.technitium_records import address_data
 from zlh_dagster.sandbox.velocity_api import Backend
+from zlh_dagster.schema.tables import provisioning_operation
 
 HOST = "mc-5000.example.gg"
 
@@ -111,3 +117,23 @@ def test_servers_that_share_a_host_name_are_not_guessed_about(loop, sandbox, pla
     assert writes(sandbox) == []
     text = str([m.payload for m in sandbox.edge.discord.inbox()])
     assert "used by more than one server" in text
+
+
+@pytest.mark.parametrize("beside", sorted(OPERATION_ACTIONS), indirect=True)
+def test_only_our_own_an_operation_that_moved_after_the_look_is_left_alone(beside, monkeypatch):
+    """Its worker renews the row between the last look and the conditional write."""
+    config = beside.asked()
+    owner, name = beside.first_write
+    real = getattr(owner, name)
+
+    def moved(engine, row, **values):
+        with engine.begin() as connection:
+            table = provisioning_operation
+            mine = sa.update(table).where(table.c.id == beside.operation)
+            connection.execute(mine.values(heartbeatAt=ago(seconds=1)))
+        return real(engine, row, **values)
+
+    monkeypatch.setattr(owner, name, moved)
+    beside.loop.repair(config)
+    assert beside.untouched()
+    assert beside.event() == ("refused", "changed_meanwhile")

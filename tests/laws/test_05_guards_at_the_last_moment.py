@@ -70,3 +70,29 @@ def test_guards_at_the_last_moment_before_each_server_of_a_batch(
     assert len(writes(sandbox)) == len(names) > 2
     [event] = loop.services.ledger.events(vmid=5001)
     assert (event["status"], event["error"]["code"]) == ("refused", code)
+
+
+@pytest.mark.parametrize(
+    ("columns", "code"),
+    [
+        ({"lifecycle": "deleting"}, "lifecycle"),
+        ({"maintenanceReason": "moving disks"}, "maintenance"),
+        ({"ctype": "dev"}, "server_type"),
+    ],
+)
+def test_guards_at_the_last_moment_beside_the_edge(beside, columns, code):
+    config = beside.asked()
+    change_server(beside.engine, beside.vmid, **columns)
+    beside.loop.repair(config)
+    assert beside.untouched()
+    assert beside.event() == ("refused", code)
+
+
+def test_guards_at_the_last_moment_know_who_has_paid(beside):
+    """An operation of a suspended server is left alone, and so is the workload of a paid one."""
+    config = beside.asked()
+    status = "active" if beside.operation is None else "suspended"
+    change_server(beside.engine, beside.vmid, billingStatus=status)
+    beside.loop.repair(config)
+    assert beside.untouched()
+    assert beside.event() == ("refused", "billing")

@@ -8,6 +8,7 @@ import redis
 from tests.clock import forget_everything, pass_time
 from tests.harness import Loop, edge_state, statuses, titles, writes
 from zlh_dagster.cli.holds import BadRequest, approve, pause
+from zlh_dagster.core.model import Surface
 from zlh_dagster.resources import pauses
 from zlh_dagster.resources.gate import APPROVALS, BREAKERS, LIMITS, RESETS
 from zlh_dagster.resources.incidents import KEY as INCIDENTS
@@ -286,6 +287,44 @@ def test_breakers_a_maintenance_window_covers_one_surface_or_one_server(loop, sa
     loop.services.gate.resume("server:5001")
     loop.minute()
     assert [w.surface for w in writes(sandbox)] == ["cloudflare"] * 2
+
+
+@pytest.mark.parametrize("action", ["dns_republish", "edge_republish"])
+def test_breakers_what_a_paused_surface_lacks_is_refused_and_not_called_healthy(
+    loop, sandbox, action
+):
+    """The other surfaces that the action covers are in step; nobody looked at this one."""
+    delete_srv(sandbox)
+    pause(loop.services, "surface:cloudflare", span=None, reason="DNS move")
+    loop.by_hand((5000, action))
+    assert writes(sandbox) == []
+    [event] = loop.services.ledger.events()
+    assert (event["status"], event["error"]["code"]) == ("refused", "paused")
+    assert "DNS move" in event["error"]["message"]
+
+
+def test_breakers_what_an_open_surface_breaker_hides_is_refused_and_not_called_healthy(
+    loop, sandbox
+):
+    delete_srv(sandbox)
+    loop.services.gate.failed(Surface.CLOUDFLARE, "HTTP 500", at_once=True)
+    loop.by_hand((5000, "edge_republish"))
+    assert writes(sandbox) == []
+    [event] = loop.services.ledger.events()
+    assert (event["status"], event["error"]["code"]) == ("refused", "surface_breaker_open")
+
+
+def test_breakers_a_pause_set_before_the_repair_leaves_its_incident_open(loop, sandbox):
+    """Nothing was mended, so what was told of that server is not over."""
+    delete_srv(sandbox)
+    assert loop.observe().success
+    [request] = loop.judge()
+    [asked] = request.run_config["ops"]["level1_repair"]["config"]["repairs"]
+    asked["surfaces"] = ["cloudflare", "technitium"]
+    pause(loop.services, "surface:cloudflare", span=None, reason="DNS move")
+    loop.repair(request.run_config)
+    assert "refused:5000:dns_republish" in loop.services.incidents.all_open()
+    assert statuses(loop.services) == ["refused"]
 
 
 def test_breakers_a_pause_stops_a_batch_in_the_middle(loop, sandbox, monkeypatch):

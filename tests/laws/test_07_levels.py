@@ -1,7 +1,12 @@
 """Law 7: what is above the level that is on is never executed, whatever the config says."""
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 
+import zlh_dagster
 from tests.harness import edge_state, statuses, writes
 from zlh_dagster.core.model import Action
 from zlh_dagster.resources.settings import SettingsError
@@ -47,6 +52,52 @@ def test_levels_only_a_level_2_action_that_is_built_can_be_switched_on(platform,
         platform.settings(ZLH_LEVEL2_ACTIONS=name)
 
 
-def test_levels_no_code_path_deletes_anything():
-    """Names of level 3 have no executor."""
+def test_levels_nothing_of_level_3_has_an_executor():
     assert [a for a in Action if a.level == 3 and a.built] == []
+
+
+WATCHED = ("core", "resources", "assets", "sensors", "hooks", "checks")
+"""Rooms that know outside systems; retention, in `jobs`, deletes from Dagster's own storage."""
+
+
+def deletions(source: str) -> list[str]:
+    """Calls of a program that delete: an SQL delete, or a word such as DELETE that is passed on."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        said = [
+            part.value
+            for value in (*node.args, *(keyword.value for keyword in node.keywords))
+            for part in ast.walk(value)
+            if isinstance(part, ast.Constant) and isinstance(part.value, str)
+        ]
+        words = re.compile(r"(?i)(^|[/_.])(deletes?|unregister|destroy|drop)($|[/_.])")
+        if called in ("sa.delete", "sa.text") or any(words.search(text) for text in said):
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'self._http.request("DELETE", f"/zones/{zone}/dns_records/{record}")',
+        'self._http.send("POST", path, json={"deletes": [{"id": record}]})',
+        'self._http.get("/api/zones/records/delete", {"domain": name})',
+        'self._http.request("POST", "/zpack/unregister", body)',
+        "connection.execute(sa.delete(container_instance))",
+    ],
+)
+def test_levels_a_deletion_would_be_found(line):
+    assert deletions(line)
+
+
+def test_levels_no_code_path_deletes_anything_outside():
+    root = Path(zlh_dagster.__file__).parent
+    files = [path for room in WATCHED for path in (root / room).rglob("*.py")]
+    assert len(files) > 50
+    found = {str(path.relative_to(root)): deletions(path.read_text()) for path in files}
+    # The controller's own table of pauses, which is not the platform's.
+    assert set(found.pop("resources/pauses.py")) == {"sa.delete(repair_pause)"}
+    assert {name: calls for name, calls in found.items() if calls} == {}

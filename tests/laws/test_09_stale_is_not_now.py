@@ -1,5 +1,6 @@
 """Law 9: a snapshot older than two ticks, or of mixed ticks, causes no repair."""
 
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -78,3 +79,29 @@ def test_a_tick_from_before_the_last_repair_asks_for_nothing(loop, sandbox, brok
     assert loop.judge() == []
     assert "before the last repair" in loop.skips[-1]
     assert len(writes(sandbox)) == 1
+
+
+def decided(config, *, seconds_ago):
+    """The config of a batch as if it had been decided that long ago."""
+    batch = {**config["ops"]["level1_repair"]["config"], "decided_at": time.time() - seconds_ago}
+    return {"ops": {"level1_repair": {"config": batch}}}
+
+
+def test_stale_is_not_now_a_batch_that_waited_is_not_carried_out(loop, sandbox, broken):
+    assert loop.observe().success
+    [request] = loop.judge()
+    loop.repair(decided(request.run_config, seconds_ago=121))
+    assert writes(sandbox) == []
+    [event] = loop.services.ledger.events()
+    assert (event["status"], event["error"]["code"]) == ("refused", "stale_decision")
+    loop.repair(decided(request.run_config, seconds_ago=100))
+    assert len(writes(sandbox)) == 1
+
+
+def test_stale_is_not_now_beside_the_edge_either(beside):
+    config = beside.asked()
+    beside.loop.repair(decided(config, seconds_ago=121))
+    assert beside.untouched()
+    assert beside.event() == ("refused", "stale_decision")
+    beside.loop.repair(decided(config, seconds_ago=100))
+    assert not beside.untouched()

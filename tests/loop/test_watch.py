@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.clock import ago, at
+from tests.dead_work import NEW, operation, queued, running, two_ticks
 from tests.harness import Loop, statuses, titles, writes
 from tests.queues import PROVISIONING, a_minute_passes, make_queue, put_job
 from zlh_dagster.cli.holds import pause
@@ -15,18 +16,12 @@ from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.sandbox.platform_rows import (
     change_server,
     write_operation,
-    write_ports,
-    write_reservation,
 )
 from zlh_dagster.schema.tables import (
     container_instance,
     port_pool,
-    provisioning_operation,
     vmid_reservation,
 )
-
-NEW = 5900
-"""A VMID without a container and without a row."""
 
 
 @pytest.fixture
@@ -39,58 +34,6 @@ def redis(loop):
 @pytest.fixture
 def db(platform):
     return platform.engine
-
-
-def operation(db, operation_id):
-    with db.connect() as connection:
-        table = provisioning_operation
-        row = connection.execute(sa.select(table).where(table.c.id == operation_id))
-        return dict(row.mappings().one())
-
-
-def two_ticks(loop: Loop) -> list:
-    """Two minutes, as far as the jobs are concerned."""
-    runs = loop.minute()
-    a_minute_passes(loop.services)
-    return [*runs, *loop.minute()]
-
-
-def running(db, redis, *, state="gone", **columns):
-    put_job(redis, "operation", "77", state)
-    values = {
-        "id": "op-running",
-        "vmid": 5000,
-        "type": "restart",
-        "queue": "operation",
-        "jobId": "77",
-        "status": "running",
-        "heartbeatAt": ago(minutes=10),
-        "leaseExpiresAt": None,
-        "createdAt": ago(minutes=20),
-        "progressAt": ago(minutes=10),
-    }
-    return write_operation(db, **{**values, **at(columns)})
-
-
-def queued(db, redis, *, state="gone", vmid=NEW, **columns):
-    put_job(redis, PROVISIONING, "12", state)
-    values = {
-        "id": "op-queued",
-        "vmid": vmid,
-        "type": "create",
-        "queue": PROVISIONING,
-        "jobId": "12",
-        "status": "queued",
-        "createdAt": ago(minutes=16),
-        "progressAt": None,
-        "heartbeatAt": None,
-        "leaseExpiresAt": None,
-    }
-    made = write_operation(db, **{**values, **at(columns)})
-    if vmid is not None:
-        write_reservation(db, vmid=vmid, operation_id=made)
-        write_ports(db, [25601, 25602], allocatedTo=vmid)
-    return made
 
 
 def servers(db):

@@ -127,7 +127,8 @@ class EdgeRepairs:
             plan = plans.get(request.vmid or 0, Plan())
             covers = allowed[request].covers if request in allowed else ()
             blind = tuple(sight.unread[s] for s in covers if s in sight.unread)
-            refusal = why.get(request) or _nothing_but_reasons(plan, blind)
+            skipped = [closed[s] for s in request.covers if s in closed]
+            refusal = why.get(request) or _nothing_but_reasons(plan, blind, skipped)
             if refusal:
                 outcomes.append(self._recorder.refuse(request, refusal))
             elif not plan.changes:
@@ -143,8 +144,8 @@ class EdgeRepairs:
                     )
                 )
             else:
-                skipped = tuple(closed[s].message for s in request.covers if s in closed)
-                plan = replace(plan, left_alone=(*plan.left_alone, *skipped))
+                left_alone = (*plan.left_alone, *(hold.message for hold in skipped))
+                plan = replace(plan, left_alone=left_alone)
                 before = core_changes.before(plan.changes)
                 entry = batch.entry(request, surface=plan.surface, before=before)
                 to_write.append(Ready(request, plan, entry, blind))
@@ -237,10 +238,17 @@ def _wanted(requests: list[RepairRequest], desired: pd.DataFrame, sight: Sight) 
     return rows[keep].reset_index(drop=True)
 
 
-def _nothing_but_reasons(plan: Plan, blind: tuple[str, ...]) -> Refusal | None:
-    """Why nothing can be written, where there is a reason beyond 'nothing is wrong'."""
+def _nothing_but_reasons(
+    plan: Plan, blind: tuple[str, ...], skipped: list[Refusal]
+) -> Refusal | None:
+    """Why nothing can be written, where there is a reason beyond 'nothing is wrong'.
+
+    What was not looked at, because it cannot be read or may not be written to, is not in step.
+    """
     if plan.changes:
         return None
-    if blind:
-        return Refusal("unobserved", "; ".join((*plan.left_alone, *blind)))
-    return Refusal("not_mendable", "; ".join(plan.left_alone)) if plan.left_alone else None
+    reasons = (*plan.left_alone, *blind, *(hold.message for hold in skipped))
+    if not reasons:
+        return None
+    code = "unobserved" if blind else skipped[0].code if skipped else "not_mendable"
+    return Refusal(code, "; ".join(reasons))
