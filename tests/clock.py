@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from zlh_dagster.resources import gate, incidents, pauses
 from zlh_dagster.resources.services import Services
-from zlh_dagster.schema.tables import repair_event
+from zlh_dagster.schema.tables import repair_event, repair_pause
 
 _MOMENTS = (
     "at",
@@ -59,11 +59,17 @@ def pass_time(services: Services, **span: float) -> None:
                 if field in value
             }
             redis.hset(key, name, json.dumps({**value, **moved}))
-    with services.engine.begin() as connection:
-        rows = connection.execute(sa.select(repair_event.c.id, repair_event.c.createdAt)).all()
-        for row in rows:
-            change = sa.update(repair_event).where(repair_event.c.id == row.id)
-            connection.execute(change.values(createdAt=row.createdAt - timedelta(seconds=seconds)))
+    _move(services.engine, repair_event, "id", ("createdAt",), timedelta(**span))
+    _move(services.engine, repair_pause, "scope", ("since", "until"), timedelta(**span))
+
+
+def _move(
+    engine: sa.Engine, table: sa.Table, key: str, names: tuple[str, ...], span: timedelta
+) -> None:
+    with engine.begin() as connection:
+        for row in connection.execute(sa.select(table)).mappings().all():
+            times = {name: row[name] - span for name in names if row[name] is not None}
+            connection.execute(sa.update(table).where(table.c[key] == row[key]).values(times))
 
 
 def forget_everything(services: Services) -> None:

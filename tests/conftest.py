@@ -152,7 +152,7 @@ class Platform:
 def fleet_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with all tables and a fleet, to be copied."""
     path = tmp_path_factory.mktemp("fleet") / "platform.db"
-    engine = database.connect(f"sqlite:///{path}")
+    engine = database.connect(f"sqlite:///{path}", create=True)
     create_platform_tables(engine)
     upgrade(engine)
     write_fleet(engine, servers=SERVERS, loopback=True)
@@ -167,7 +167,7 @@ def platform(
     path = tmp_path / "platform.db"
     shutil.copyfile(fleet_database, path)
     url = f"sqlite:///{path}"
-    engine = database.connect(url)
+    engine = database.connect(url, create=True)
     publish_database(sandbox.edge, engine)
     made = Platform(url, engine, sandbox, redis_url, tmp_path / "home")
     yield made

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from tests.harness import edge_state
 from zlh_dagster.cli import main
+from zlh_dagster.resources.settings import Settings
 from zlh_dagster.sandbox.config import SandboxConfig
 from zlh_dagster.sandbox.server import Sandbox
 
@@ -194,6 +195,25 @@ def test_the_embedded_redis_is_not_asked_for_the_platforms_queues(doctor, platfo
     assert status == 0
     assert [finding["state"] for finding in found["ZLH_REDIS_URL"]] == ["off", "ok"]
     assert "ZLH_BULLMQ_PREFIX" not in found
+
+
+def test_a_misspelt_setting_is_named_with_the_one_that_is_meant(doctor, monkeypatch, tmp_path):
+    """From the environment and from the file; other programs' names are not."""
+    monkeypatch.setenv("ZLH_REPAIRMODE", "live")
+    monkeypatch.setenv("ZLH_VERSION", "1.2.3")
+    file = tmp_path / "settings"
+    file.write_text("CLOUDFLARE_API_TOKN=x\nPOSTGRES_PASSWORD=y\n")
+    monkeypatch.setitem(Settings.model_config, "env_file", str(file))
+    status, found = doctor()
+    assert set(found) - EVERYTHING == {"ZLH_REPAIRMODE", "CLOUDFLARE_API_TOKN"}
+    for name, meant in (
+        ("ZLH_REPAIRMODE", "ZLH_REPAIR_MODE"),
+        ("CLOUDFLARE_API_TOKN", "CLOUDFLARE_API_TOKEN"),
+    ):
+        [finding] = found[name]
+        assert finding["state"] == "note"
+        assert finding["todo"] == f"write {meant}, if that is meant"
+    assert status == 0
 
 
 def test_settings_that_cannot_be_read_are_the_only_finding(doctor):

@@ -25,7 +25,7 @@ def fleet(platform, instance, tmp_path):
 
     def make(servers: int) -> Loop:
         url = f"sqlite:///{tmp_path / f'{servers}.db'}"
-        engine = database.connect(url)
+        engine = database.connect(url, create=True)
         create_platform_tables(engine)
         upgrade(engine)
         write_fleet(engine, servers=servers, loopback=True)

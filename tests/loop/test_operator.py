@@ -170,6 +170,10 @@ def test_a_slip_of_the_hand_is_refused_and_leaves_nothing(zlh, loop):
     for slip, why in (
         (("pause", "--vmid", "4711"), "no server and no operation"),
         (("repair", "dns_republish", "--vmid", "4711"), "no server and no operation"),
+        (
+            ("repair", "dns_republish", "--vmid", "5000", "--operation", "op-1"),
+            "clear_stale_operation_lock and fail_stuck_provisioning",
+        ),
         (("breakers", "reset", "cloudflair"), "known are cloudflare, technitium, velocity"),
         (("breakers", "reset", "server:x"), "server:VMID"),
     ):
@@ -190,6 +194,30 @@ def test_repairs_are_stopped_also_while_the_database_is_away(zlh, loop, monkeypa
     monkeypatch.setattr(Services, "read_payloads", away)
     zlh("pause", "--vmid", "4711")
     assert list(loop.services.gate.pauses()) == ["server:4711"]
+
+
+def test_repairs_are_stopped_also_while_redis_is_away(
+    zlh, loop, sandbox, platform, monkeypatch, tmp_path
+):
+    """Nothing is repaired without it; once it answers the pause is there before the first write."""
+    [record] = sandbox.edge.cloudflare.named(SRV)
+    sandbox.edge.cloudflare.remove(record.id)
+    monkeypatch.setenv("ZLH_REDIS_URL", f"unix://{tmp_path}/nobody.sock")
+    said = zlh("pause", "--reason", "DNS move").output
+    assert "kept in the database" in said
+    assert "`zlh resume` ends it" in said
+    loop.minute()
+    assert writes(sandbox) == []
+    assert loop.services.gate.pauses()["everything"].reason == "DNS move"
+
+
+def test_nothing_trails_behind_a_line_of_the_ledger(zlh, loop, sandbox):
+    [record] = sandbox.edge.cloudflare.named(SRV)
+    sandbox.edge.cloudflare.remove(record.id)
+    loop.minute()
+    lines = zlh("events").output.splitlines()
+    assert len(lines) == 2
+    assert [line.rstrip() for line in lines] == lines
 
 
 def test_what_zlh_repair_takes_is_what_is_built():

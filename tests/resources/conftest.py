@@ -57,7 +57,7 @@ def database_url(request, tmp_path) -> Iterator[str]:
 
 @pytest.fixture
 def empty_engine(database_url) -> Iterator[sa.Engine]:
-    engine = database.connect(database_url)
+    engine = database.connect(database_url, create=True)
     yield engine
     engine.dispose()
 

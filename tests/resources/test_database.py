@@ -192,23 +192,33 @@ def test_a_driver_that_is_absent_names_the_setting_and_no_password():
 
 
 def test_the_directory_of_a_sqlite_file_is_made_for_its_owner_alone(tmp_path):
-    engine = connect(f"sqlite:///{tmp_path}/a/b/platform.db")
+    engine = connect(f"sqlite:///{tmp_path}/a/b/platform.db", create=True)
     with engine.connect():
         pass
     engine.dispose()
     assert (tmp_path / "a/b").stat().st_mode & 0o077 == 0
 
 
+def test_who_only_looks_makes_no_sqlite_file(tmp_path):
+    """An empty file would afterwards pass for a database that is there."""
+    engine = connect(f"sqlite:///{tmp_path}/a/platform.db")
+    with pytest.raises(sa.exc.OperationalError, match=f"no file at {tmp_path}/a/platform.db"):
+        engine.connect()
+    with pytest.raises(DatabaseError, match="no file at"):
+        read_payloads(engine)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_directory_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DatabaseError, match="cannot be made for the database"):
-        connect(f"sqlite:///{tmp_path}/file/x/platform.db")
+        connect(f"sqlite:///{tmp_path}/file/x/platform.db", create=True)
 
 
 def test_a_locked_sqlite_file_is_waited_for_a_few_seconds_and_no_longer(tmp_path, monkeypatch):
     monkeypatch.setattr("zlh_dagster.resources.database._BUSY_SECONDS", 0.2)
     url = f"sqlite:///{tmp_path}/platform.db"
-    first, second = connect(url), connect(url)
+    first, second = connect(url, create=True), connect(url)
     repair_event.create(first)
     with first.begin() as connection:
         connection.exec_driver_sql('DELETE FROM "RepairEvent"')

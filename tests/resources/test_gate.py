@@ -55,7 +55,7 @@ def redis(redis_url):
 @pytest.fixture
 def engine(tmp_path):
     """A database with our own tables."""
-    made = database.connect(f"sqlite:///{tmp_path / 'own.db'}")
+    made = database.connect(f"sqlite:///{tmp_path / 'own.db'}", create=True)
     upgrade(made)
     yield made
     made.dispose()
@@ -332,7 +332,8 @@ def test_a_pause_begun_after_the_loss_is_not_replaced_by_an_old_one(gate, redis)
     gate.pause(Pause("server:5000", "y", START))
     gate.recall()
     assert set(gate.pauses()) == {EVERYTHING, "server:5000"}
-    redis.hset(KEY, EVERYTHING, '{"reason": "newer", "since": 5}')
+    newer = Pause(EVERYTHING, "newer", START + 5)
+    redis.hset(KEY, EVERYTHING, json.dumps(newer.to_json()))
     gate.recall()
     assert gate.pauses()[EVERYTHING].reason == "newer"
 
@@ -347,6 +348,23 @@ def test_a_redis_that_came_back_with_older_data_gets_the_newer_pause(gate, redis
     redis.hset(KEY, mapping=older)
     assert gate.recall() == [EVERYTHING]
     assert code(gate.holds().server(5000)) == "paused"
+
+
+def test_a_pause_that_the_database_took_alone_replaces_the_older_one_in_redis(gate, redis):
+    """The older one's time is over, and its entry would stand in the way."""
+    gate.pause(Pause(EVERYTHING, "an hour", START, until=START + 3600))
+    gate.keep(Pause(EVERYTHING, "the kill switch", START + 60))
+    assert gate.recall() == [EVERYTHING]
+    assert gate.pauses()[EVERYTHING].reason == "the kill switch"
+    assert gate.recall() == []
+
+
+def test_a_pause_that_nothing_could_keep_says_so(gate, engine):
+    with engine.begin() as connection:
+        connection.execute(sa.text('DROP TABLE "RepairPause"'))
+    with pytest.raises(DatabaseError, match=r"^not paused: .*zlh db upgrade"):
+        gate.keep(Pause(EVERYTHING, "x", START))
+    assert gate.pauses() == {}
 
 
 def test_a_pause_that_is_ended_while_it_is_recalled_does_not_come_back(gate, redis, monkeypatch):

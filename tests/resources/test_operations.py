@@ -197,7 +197,7 @@ def test_a_missing_table_is_an_error_and_not_an_idle_platform(empty_engine):
 @pytest.mark.parametrize("broken", ["'yesterday'", "12345", "'2030-01-01 00:00:00'"])
 def test_a_time_that_cannot_be_read_is_an_error(tmp_path, broken):
     """SQLite keeps whatever it is given."""
-    engine = connect(f"sqlite:///{tmp_path / 'p.db'}")
+    engine = connect(f"sqlite:///{tmp_path / 'p.db'}", create=True)
     platform_metadata.create_all(engine)
     operation(engine)
     with engine.begin() as connection:

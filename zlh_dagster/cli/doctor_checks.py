@@ -19,7 +19,7 @@ from zlh_dagster.resources.database import DatabaseError, explain
 from zlh_dagster.resources.http import EdgeError, Unauthorized
 from zlh_dagster.resources.redis import RedisUnavailable, server_facts
 from zlh_dagster.resources.services import Services
-from zlh_dagster.resources.settings import SettingsError
+from zlh_dagster.resources.settings import SettingsError, slips
 from zlh_dagster.resources.shards import to_ask
 from zlh_dagster.resources.technitium import Technitium
 from zlh_dagster.schema.tables import (
@@ -53,6 +53,7 @@ def checks_of(services: Services) -> list[Check]:
     for name in shared:  # built once, before several threads ask for them
         getattr(services, name)
     return [
+        _names,
         partial(_mode, services),
         partial(_home, services),
         partial(_platform, services),
@@ -70,6 +71,13 @@ def bad_settings(error: SettingsError) -> Finding:
     """Settings that cannot be used, for which nothing else was tried."""
     todo = "correct them in .env or the environment; docs/settings.md has each"
     return Finding("settings", State.PROBLEM, "read the environment and .env", str(error), todo)
+
+
+def _names() -> Iterable[Finding]:
+    for name, meant in slips().items():
+        got = f"no setting has that name; {meant} has one nearly the same"
+        todo = f"write {meant}, if that is meant"
+        yield Finding(name, State.NOTE, "read the names in the environment and .env", got, todo)
 
 
 def _mode(services: Services) -> Iterable[Finding]:

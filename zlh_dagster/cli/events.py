@@ -30,7 +30,7 @@ def show(out: Console, events: Iterable[dict[str, Any]], *, as_text: bool) -> No
             f"{row['id'][:8]}  {row['createdAt']:%m-%d %H:%M:%S}  {subject}{row['action']}"
             f" [{style}]{row['status']}[/{style}], by the {row['requestedBy']}"
         )
-        out.print(Padding(escape(_why(row)), (0, 0, 0, _INDENT)), soft_wrap=False)
+        out.print(Padding(escape(_why(row)), (0, 0, 0, _INDENT), expand=False), soft_wrap=False)
 
 
 def _why(row: dict[str, Any]) -> str:

@@ -106,7 +106,10 @@ def look(services: Services, *, now: float | None = None) -> Health:
 
 def show(out: Console, health: Health, *, as_text: bool) -> int:
     """Prints it and returns the exit status: 0 while healthy, 1 otherwise."""
-    out.print(health.line() if as_text else json.dumps(health.to_json()), markup=False)
+    if as_text:
+        out.print(health.line(), markup=False)
+    else:
+        out.print_json(json.dumps(health.to_json()))
     return 0 if health.healthy else 1
 
 

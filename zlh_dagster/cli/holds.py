@@ -16,11 +16,12 @@ from rich.table import Table
 from zlh_dagster.core import times
 from zlh_dagster.core.breaker import Breaker, is_server_breaker, surface_breaker
 from zlh_dagster.core.guards import row_of
-from zlh_dagster.core.holds import EVERYTHING, Pause, server_scope, surface_scope
-from zlh_dagster.core.model import Surface
+from zlh_dagster.core.holds import EVERYTHING, Pause, resume_command, server_scope, surface_scope
+from zlh_dagster.core.model import OPERATION_ACTIONS, Surface
 from zlh_dagster.core.rules import Kind
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.operations import read_open
+from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
@@ -75,6 +76,17 @@ def require_server(services: Services, vmid: int) -> None:
         raise BadRequest(f"--vmid {vmid}: the platform has no server and no operation of it")
 
 
+def require_operation_action(action: str) -> None:
+    """Refuses an action that has no operation.
+
+    Raises:
+        BadRequest: If it is of the edge or of a workload.
+    """
+    known = sorted(one.value for one in OPERATION_ACTIONS)
+    if action not in known:
+        raise BadRequest(f"--operation: {action} has none; it goes with {' and '.join(known)}")
+
+
 def require_breaker(services: Services, name: str) -> None:
     """Refuses the name of a breaker that cannot be.
 
@@ -89,12 +101,12 @@ def require_breaker(services: Services, name: str) -> None:
     raise BadRequest(f"{name}: known are {', '.join(surfaces)} and server:VMID")
 
 
-def pause(services: Services, scope: str, *, span: str | None, reason: str | None) -> Pause:
-    """Begins a pause, which always has a reason.
+def pause(services: Services, scope: str, *, span: str | None, reason: str | None) -> str:
+    """Begins a pause, which always has a reason; returns what the operator is told.
 
     Raises:
         BadRequest: If the time cannot be read, or the platform has no such server.
-        RedisUnavailable: If Redis does not answer.
+        DatabaseError: If the database could not keep it; the message says whether it holds.
     """
     kind, _, number = scope.partition(":")
     if kind == "server":
@@ -107,8 +119,14 @@ def pause(services: Services, scope: str, *, span: str | None, reason: str | Non
         since=now,
         until=None if span is None else now + seconds_of(span),
     )
-    services.gate.pause(made)
-    return made
+    told = f"{scope} {made.describe()}; `{resume_command(scope)}` ends it"
+    try:
+        services.gate.pause(made)
+    except RedisUnavailable:
+        # Nothing is repaired before Redis answers, and the first to reach it then sets the pause.
+        services.gate.keep(made)
+        return f"{told}. Redis does not answer: kept in the database, it holds once Redis does"
+    return told
 
 
 def _user() -> str:

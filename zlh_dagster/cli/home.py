@@ -118,9 +118,10 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 def _check_ledger(settings: Settings, say: Callable[[str], None]) -> None:
     """The ledger's table must be there; our own SQLite gets it, a platform's database is asked."""
-    engine = connect(settings.database_url)
+    own = settings.zlh_database_url is None
+    engine = connect(settings.database_url, create=own)
     try:
-        if settings.zlh_database_url is None:
+        if own:
             upgrade(engine)
         elif current(engine) != head():
             raise NotStarted("the ledger's table is missing or old: run `zlh db upgrade` first")

@@ -4,6 +4,7 @@ Each command imports what it needs when it runs: help and mistakes are answered 
 """
 
 import json
+import os
 import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated
@@ -35,7 +36,7 @@ breakers = typer.Typer(help="Breakers: what is kept from repair, and why.")
 app.add_typer(breakers, name="breakers")
 
 # In a pipe or a file nothing is cut off at the width of a window.
-_WIDE = None if sys.stdout.isatty() else 400
+_WIDE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 400
 _out = Console(highlight=False, soft_wrap=True, width=_WIDE)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -178,8 +179,10 @@ def repair(
 
     Needs Redis for the lease: a zlh up that runs here, or ZLH_REDIS_URL.
     """
-    from zlh_dagster.cli.holds import require_server
+    from zlh_dagster.cli.holds import require_operation_action, require_server
 
+    if operation is not None:
+        require_operation_action(action.value)
     with _services() as services:
         require_server(services, vmid)
         _run(services, vmid=vmid, action=action.value, live=live, target=operation)
@@ -234,12 +237,10 @@ def pause(
     """Stop repairs; observation goes on. Example: zlh pause --for 2h --reason "DNS move"."""
     from zlh_dagster.cli.holds import pause as begin
     from zlh_dagster.cli.holds import scope_of
-    from zlh_dagster.core.holds import resume_command
 
     scope = scope_of(surface=surface, vmid=vmid)
     with _services() as services:
-        made = begin(services, scope, span=span, reason=reason)
-    say(f"{scope} {made.describe()}; `{resume_command(scope)}` ends it")
+        say(begin(services, scope, span=span, reason=reason))
 
 
 @app.command()
@@ -347,7 +348,7 @@ def db_upgrade() -> None:
     from zlh_dagster.resources.database import connect
     from zlh_dagster.schema.upgrade import upgrade
 
-    engine = connect(_settings().database_url)
+    engine = connect(_settings().database_url, create=True)
     try:
         say(f"the tables are at revision {upgrade(engine)}")
     finally:

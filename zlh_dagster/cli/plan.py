@@ -25,7 +25,8 @@ def look(services: Services) -> Assessment:
 def as_json(assessment: Assessment) -> dict[str, Any]:
     """The plan as JSON.
 
-    Keys are ``repairs``, ``kept_back``, ``findings``, ``unobserved``, ``held`` and ``compared``.
+    Keys are ``repairs``, ``kept_back``, ``findings``, ``unobserved``, ``holds_unknown``, ``held``
+    and ``compared``.
     """
     decisions = assessment.judgement.decisions
     return {
@@ -45,6 +46,7 @@ def as_json(assessment: Assessment) -> dict[str, Any]:
         ],
         "findings": [finding.to_json() for finding in decisions.findings],
         "unobserved": assessment.tick.unobserved,
+        "holds_unknown": assessment.redis_lost,
         "held": decisions.held,
         "compared": assessment.judgement.compared,
     }

@@ -1,5 +1,6 @@
 """The platform database: one engine, and the rows that say what should be true."""
 
+import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,12 @@ class DatabaseError(Exception):
     """The platform database did not do what was asked; the message carries no URL and no data."""
 
 
-def connect(url: str) -> sa.Engine:
+def connect(url: str, *, create: bool = False) -> sa.Engine:
     """An engine for SQLite, PostgreSQL or MariaDB with bounded waits.
+
+    Args:
+        url: As SQLAlchemy takes it.
+        create: Whether a SQLite file that is not there is made. Who only looks makes none.
 
     Raises:
         DatabaseError: If the URL is not one that SQLAlchemy understands, or the directory of a
@@ -56,7 +61,7 @@ def connect(url: str) -> sa.Engine:
     backend = parsed.get_backend_name()
     options: dict[str, Any] = {"pool_pre_ping": True}
     if backend == "sqlite":
-        if parsed.database and parsed.database != ":memory:":
+        if create and parsed.database and parsed.database != ":memory:":
             _make_directory(Path(parsed.database).parent)
         options["connect_args"] = {"timeout": _BUSY_SECONDS}
     elif backend == "postgresql":
@@ -71,11 +76,21 @@ def connect(url: str) -> sa.Engine:
             "write_timeout": 15,
         }
     try:
-        return sa.create_engine(parsed, **options)
+        engine = sa.create_engine(parsed, **options)
     except (ArgumentError, ImportError, SQLAlchemyError) as error:
         raise DatabaseError(
             f"ZLH_DATABASE_URL: {backend} is not supported here ({type(error).__name__})"
         ) from None
+    if backend == "sqlite" and not create:
+        sa.event.listen(engine, "do_connect", _require_file)
+    return engine
+
+
+def _require_file(_dialect: Any, _record: Any, arguments: Any, _options: Any) -> None:
+    """SQLite makes a file that is not there, and an empty one would look like a platform's."""
+    path = arguments[0] if arguments else ":memory:"
+    if not path.startswith((":memory:", "file:")) and not Path(path).exists():
+        raise sqlite3.OperationalError(f"no file at {path}")
 
 
 def _make_directory(directory: Path) -> None:

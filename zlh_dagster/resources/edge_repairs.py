@@ -250,5 +250,7 @@ def _nothing_but_reasons(
     reasons = (*plan.left_alone, *blind, *(hold.message for hold in skipped))
     if not reasons:
         return None
-    code = "unobserved" if blind else skipped[0].code if skipped else "not_mendable"
-    return Refusal(code, "; ".join(reasons))
+    text = "; ".join(reasons)
+    if blind:
+        return Refusal("unobserved", text)
+    return Refusal(skipped[0].code, text) if skipped else Refusal("not_mendable", text)

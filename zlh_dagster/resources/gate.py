@@ -190,6 +190,14 @@ class Gate:
         """
         self._pauses.begin(pause)
 
+    def keep(self, pause: Pause) -> None:
+        """Begins a pause while Redis does not answer: it holds from the moment it does.
+
+        Raises:
+            DatabaseError: If the database could not keep it.
+        """
+        self._pauses.keep(pause)
+
     def resume(self, scope: str) -> bool:
         """Ends a pause; returns whether there was one.
 

@@ -94,7 +94,7 @@ class OperationRepairs:
         if isinstance(row, Refusal):
             return self._recorder.refuse(request, row)
         if row is None:
-            return converged(request, "the operation is not open any more")
+            return converged(request, "no such operation is open")
         change = _describe(request, row)
         before = _plain(row)
         if not batch.live:

@@ -1,7 +1,8 @@
 """The operator's pauses: in Redis, where every look finds them, and kept in the database.
 
 A Redis that lost its data, or came back with older data, would otherwise forget the kill switch,
-and the next tick would repair. So each tick and each repair run gives back what the database knows.
+and the next tick would repair; while it does not answer, the database alone takes a pause. So each
+tick and each repair run gives back what the database knows.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ from zlh_dagster.resources.table import RedisTable
 from zlh_dagster.schema.tables import repair_pause
 
 KEY = "zlh:pauses"
+_SAME_SECONDS = 0.001
+"""Two times of a beginning that are this near are one: the database keeps microseconds."""
 
 
 class Pauses:
@@ -48,9 +51,17 @@ class Pauses:
             DatabaseError: If the database could not keep it; it holds all the same.
         """
         self._table.put(pause.scope, pause.to_json())
-        with _explained("paused, but only in Redis: "), self._engine.begin() as connection:
-            connection.execute(sa.delete(repair_pause).where(_of(pause.scope)))
-            connection.execute(sa.insert(repair_pause).values(_row(pause)))
+        with _explained("paused, but only in Redis: "):
+            self._write(pause)
+
+    def keep(self, pause: Pause) -> None:
+        """Begins a pause while Redis does not answer: it holds from the moment it does.
+
+        Raises:
+            DatabaseError: If the database could not keep it.
+        """
+        with _explained("not paused: "):
+            self._write(pause)
 
     def end(self, scope: str) -> None:
         """Ends a pause; in the database first, so that it does not come back.
@@ -65,10 +76,13 @@ class Pauses:
     def restore(self) -> list[str]:
         """Gives Redis the pauses back that it does not know, and returns their scopes.
 
+        One that began after Redis' own of that scope replaces it.
+
         Raises:
             DatabaseError: If the database cannot be read.
         """
-        restored = [p.scope for p in self._kept() if self._table.put_new(p.scope, p.to_json())]
+        held = self.all()
+        restored = [p.scope for p in self._kept() if self._put(p, held.get(p.scope))]
         if not restored:
             return []
         # One that the operator ended between the look and the write must not come back.
@@ -76,6 +90,20 @@ class Pauses:
         ended = [scope for scope in restored if scope not in known]
         self._table.remove(*ended)
         return [scope for scope in restored if scope in known]
+
+    def _put(self, kept: Pause, held: Pause | None) -> bool:
+        """Writes a pause unless Redis has it, or a newer one; returns whether it was written."""
+        if held is None:
+            return self._table.put_new(kept.scope, kept.to_json())
+        if kept.since - held.since <= _SAME_SECONDS:
+            return False
+        self._table.put(kept.scope, kept.to_json())
+        return True
+
+    def _write(self, pause: Pause) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(repair_pause).where(_of(pause.scope)))
+            connection.execute(sa.insert(repair_pause).values(_row(pause)))
 
     def _kept(self) -> list[Pause]:
         with _explained("pauses: "), self._engine.connect() as connection:

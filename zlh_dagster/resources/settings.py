@@ -23,14 +23,14 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 from sqlalchemy.exc import ArgumentError
 
 from zlh_dagster.core.desired import EdgeConfig
 from zlh_dagster.core.guards import NAMED_BY_OPERATOR
 from zlh_dagster.core.model import Action
 from zlh_dagster.core.policy import PolicyConfig
-from zlh_dagster.resources.settings_problems import absent, told
+from zlh_dagster.resources.settings_problems import absent, misspelt, told
 from zlh_dagster.resources.urls import check_url, split_url, with_driver
 
 # A Unix socket's path has 108 bytes, its end included (unix(7)).
@@ -398,6 +398,15 @@ def load_settings(env_file: Path | str | None = ".env") -> Settings:
         return Settings(_env_file=env_file)  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError("; ".join(map(told, error.errors(include_input=False)))) from None
+
+
+def slips() -> dict[str, str]:
+    """Names in the environment and ``.env`` that are nearly those of settings, and which.
+
+    A setting that is misspelt is none, and nothing else would say so.
+    """
+    listed = DotEnvSettingsSource(Settings).env_vars
+    return misspelt((*os.environ, *listed), [name.upper() for name in Settings.model_fields])
 
 
 def _text(value: Any) -> str:

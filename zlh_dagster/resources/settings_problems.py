@@ -1,5 +1,8 @@
 """What is wrong with the settings, in the words of the person who sets them."""
 
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
 from pydantic_core import ErrorDetails
 
 _TOGETHER = (
@@ -16,6 +19,19 @@ _NEEDED = {
     "Velocity": ("velocity_url", "zlh_zone"),
 }
 """What switches a surface on, and what it needs besides."""
+
+_ALIKE = 0.9
+"""How alike two names are of which one is taken for a slip of the other, from 0 to 1."""
+
+
+def misspelt(given: Iterable[str], known: Collection[str]) -> dict[str, str]:
+    """Names that are nearly those of settings, and which each was meant to be."""
+    meant = {}
+    for name in sorted({name.upper() for name in given} - set(known)):
+        near = get_close_matches(name, known, n=1, cutoff=_ALIKE)
+        if near:
+            meant[name] = near[0]
+    return meant
 
 
 def told(detail: ErrorDetails) -> str:
