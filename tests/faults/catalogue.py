@@ -6,7 +6,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from tempfile import gettempdir
 
+from tests.faults.machine import Clock, may_mount
 from tests.faults.rig import BACK_SECONDS, LEASE_SECONDS, PARTS, Controller, Fault, Rig, kill
 from tests.stack.stack import until
 from zlh_dagster.resources.gate import LIMIT_SECONDS
@@ -198,6 +202,46 @@ DATABASE = [
     ),
 ]
 
+
+def _clock(hours: int) -> Callable[[Rig], None]:
+    def happen(rig: Rig) -> None:
+        rig.ask()
+        time.sleep(1)
+        rig.clock.jump(timedelta(hours=hours))
+
+    return happen
+
+
+def _fill_the_disk(rig: Rig) -> None:
+    """Nothing fits below the leader's state directory for a minute."""
+    leader = rig.leads()
+    leader.disk.fill()
+    rig.ask()
+    time.sleep(60)
+    leader.disk.free()
+
+
+MACHINE = [
+    Fault(
+        "the clock jumps an hour forward",
+        "ticks are too old for once; the next one is judged",
+        _clock(1),
+        possible=Clock.available,
+    ),
+    Fault(
+        "the clock jumps an hour back",
+        "`zlh up` starts the daemon again, which goes on from now; the next tick is judged",
+        _clock(-1),
+        possible=Clock.available,
+    ),
+    Fault(
+        "the disk under the leader's DAGSTER_HOME is full for a minute",
+        "the standby takes over; nothing has to be cleaned up",
+        _fill_the_disk,
+        possible=may_mount(Path(gettempdir()) / "zlh-may-mount"),
+    ),
+]
+
 _LISTING = "the surface is unobserved, nothing on it is drift"
 _WRITING = "a write counts only when a fresh read shows it"
 _LIMIT = "nothing is sent there until then"
@@ -233,4 +277,4 @@ DISCORD = [
     Fault("Discord: 500", "as above", _discord("status", code=500)),
 ]
 
-ALL = [*PROCESSES, *REDIS, *DATABASE, *API, *DISCORD]
+ALL = [*PROCESSES, *REDIS, *DATABASE, *MACHINE, *API, *DISCORD]

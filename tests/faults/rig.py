@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import redis
 
+from tests.faults.machine import Clock, Disk
 from tests.harness import edge_state
 from tests.stack.stack import Stack, children_of, free_port, until
 from zlh_dagster.resources.leader import KEY as LEADER
@@ -40,15 +41,18 @@ _PLAIN = ("--rdbcompression", "no")
 """So that what DUMP gives can be searched."""
 
 _ASK_EVERY = 12.0
-_CLOCKS = 1.5
-"""Seconds by which clocks of two processes, and a row and a call, may differ."""
+_SLACK = timedelta(seconds=2.5)
+"""By how much clocks of two processes, and a row and a call, may differ."""
+
+_ALL = 10_000
 
 
 class OwnRedis:
     """A Redis that can be killed, started empty, and stopped for a while."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
         self._directory = directory
+        self._environment = {**os.environ, **environment}
         self.url = f"unix://{directory / 'r.sock'}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -58,7 +62,9 @@ class OwnRedis:
         options = ("--port", "0", "--unixsocket", str(socket), "--dir", str(self._directory))
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(
-            [server_program(), *options, "--save", "", "--appendonly", "no", *_PLAIN], **quiet
+            [server_program(), *options, "--save", "", "--appendonly", "no", *_PLAIN],
+            env=self._environment,
+            **quiet,
         )
         until(lambda: answers(self.url), seconds=20, what="Redis")
 
@@ -80,6 +86,7 @@ class Controller(Stack):
     def __init__(self, directory: Path, shared: dict[str, str], name: str) -> None:
         self.directory = directory
         self.name = name
+        self.disk = Disk(directory / name)
         self.environment = {
             **shared,
             "DAGSTER_HOME": str(directory / name),
@@ -95,6 +102,7 @@ class Controller(Stack):
     def close(self) -> None:
         if self.process is not None:
             self.down()
+        self.disk.close()
 
     def pid(self, part: str) -> int:
         """The process of a part, waited for: it may just be starting again."""
@@ -139,7 +147,8 @@ class Rig:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.redis = OwnRedis(directory)
+        self.clock = Clock(directory)
+        self.redis = OwnRedis(directory, self.clock.environment())
         self.redis.start()
         self._base = Stack(
             directory,
@@ -153,6 +162,7 @@ class Rig:
         self.database = directory / "platform.db"
         self.desired = edge_state(self.sandbox)
         shared = {k: v for k, v in self._base.environment.items() if k != "DAGSTER_HOME"}
+        shared |= self.clock.environment()
         self.controllers = [Controller(directory, shared, name) for name in ("one", "two")]
         self._broken = itertools.count()
 
@@ -232,7 +242,7 @@ class Rig:
     def in_step(self) -> bool:
         """The edge is as desired, and no row of the ledger is open."""
         return edge_state(self.sandbox) == self.desired and not any(
-            event["finishedAt"] is None for event in self.ledger.events(limit=50)
+            event["finishedAt"] is None for event in self.ledger.events(limit=_ALL)
         )
 
     def endure(self, fault: "Fault") -> Seen:
@@ -242,7 +252,9 @@ class Rig:
             AssertionError: If it does not within its time, or a law was broken.
         """
         assert self.in_step(), "the rig is out of step before the fault"
-        mark = datetime.now(timezone.utc)
+        self.clock.settle()
+        known = {event["id"] for event in self.ledger.events(limit=_ALL)}
+        began = datetime.now(timezone.utc)
         self.sandbox.edge.journal.clear()
         told = len(self.sandbox.edge.discord.inbox())
         self.break_one(fault.surface)
@@ -252,10 +264,18 @@ class Rig:
         seconds = time.monotonic() - healed
         self._settle()
         titles = [m.payload["embeds"][0]["title"] for m in self.sandbox.edge.discord.inbox()[told:]]
-        events = [e for e in self.ledger.events(limit=200) if _utc(e["createdAt"]) >= mark]
+        events = [e for e in self.ledger.events(limit=_ALL) if e["id"] not in known]
+        for event in events:
+            for name in ("createdAt", "finishedAt"):
+                event[name] = self._real(event[name], since=began)
         seen = Seen(fault.name, seconds, Counter(e["status"] for e in events), titles)
         self._check_laws(events, titles)
         return seen
+
+    def _real(self, moment: datetime, *, since: datetime) -> datetime:
+        """When the controllers wrote that, by the clock of this process."""
+        now = datetime.now(timezone.utc) + _SLACK
+        return self.clock.real(_utc(moment), since=since - _SLACK, until=now)
 
     def recovers(self) -> bool:
         """Whether the edge comes to be as desired without any fault, given five times as long."""
@@ -291,11 +311,10 @@ class Rig:
             if entry.write and entry.surface in ("cloudflare", "technitium", "velocity")
         ]
         assert [e for e in writes if e.method == "DELETE"] == [], "something was deleted"
-        slack = timedelta(seconds=_CLOCKS)
         for entry in writes:
             at = _utc(datetime.fromisoformat(entry.at))
             assert any(
-                _utc(e["createdAt"]) - slack <= at <= _utc(e["finishedAt"]) + slack
+                e["createdAt"] - _SLACK <= at <= e["finishedAt"] + _SLACK
                 and e["status"] != "dry_run"
                 for e in events
             ), f"no ledger row stands for {entry}"
@@ -319,6 +338,7 @@ class Fault:
         surface: Where the record is broken that is to be repaired.
         quick: Whether it is short enough for every test run.
         back: Within so many seconds after it ended the loop is back.
+        possible: Whether it can be made to happen on this machine.
     """
 
     name: str
@@ -327,6 +347,7 @@ class Fault:
     surface: str = "cloudflare"
     quick: bool = False
     back: float = BACK_SECONDS
+    possible: bool = True
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:

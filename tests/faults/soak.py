@@ -38,7 +38,10 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only faults whose name has this in it")
     given = parser.parse_args()
     chance = random.Random(given.seed)
-    faults = [fault for fault in ALL if given.only in fault.name]
+    faults = [fault for fault in ALL if given.only in fault.name and fault.possible]
+    for fault in ALL:
+        if not fault.possible:
+            _say(f"not possible here: {fault.name}")
     if not faults:
         parser.error(f"no fault has {given.only!r} in its name")
     with tempfile.TemporaryDirectory(prefix="zlh-") as directory:

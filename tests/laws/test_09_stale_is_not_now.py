@@ -3,7 +3,10 @@
 import time
 from datetime import datetime, timedelta, timezone
 
+import dagster as dg
 import pytest
+import sqlalchemy as sa
+from dagster._core.storage.runs.schema import RunsTable
 
 from tests.harness import writes
 from zlh_dagster.core.model import Surface
@@ -105,3 +108,32 @@ def test_stale_is_not_now_beside_the_edge_either(beside):
     assert beside.event() == ("refused", "stale_decision")
     beside.loop.repair(decided(config, seconds_ago=100))
     assert not beside.untouched()
+
+
+def in_the_future(instance):
+    """The last repair run ended an hour from now: the clock was set back since."""
+    [record] = instance.get_run_records(dg.RunsFilter(job_name="level1_repair"), limit=1)
+    ends = sa.update(RunsTable).where(RunsTable.c.run_id == record.dagster_run.run_id)
+    with instance.run_storage.connect() as connection:
+        connection.execute(ends.values(end_time=time.time() + 3600))
+
+
+def test_after_a_clock_was_set_back_a_tick_that_came_after_the_repair_counts(
+    loop, sandbox, broken, instance
+):
+    """By the clock the repair ends in an hour; the loop does not stand still for so long."""
+    loop.by_hand((5000, "dns_republish"))
+    in_the_future(instance)
+    sandbox.edge.cloudflare.remove(sandbox.edge.cloudflare.named(SRV)[0].id)
+    assert loop.observe().success
+    assert len(loop.judge()) == 1
+
+
+def test_after_a_clock_was_set_back_a_tick_from_before_the_repair_asks_for_nothing(
+    loop, sandbox, broken, instance
+):
+    assert loop.observe().success
+    loop.by_hand((5000, "dns_republish"))
+    in_the_future(instance)
+    assert loop.judge() == []
+    assert "before the last repair" in loop.skips[-1]

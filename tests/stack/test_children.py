@@ -5,9 +5,11 @@ import signal
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
+from tests.stack.stack import until
 from zlh_dagster.cli.children import Child
 from zlh_dagster.cli.home import environment_of
 from zlh_dagster.cli.up import _watch
@@ -24,22 +26,45 @@ def child(tmp_path):
     made.stop()
 
 
-def test_a_child_that_ends_by_itself_is_started_again(child):
-    """Each time, and it is said once each time."""
-    done, said = threading.Event(), []
-    watching = threading.Thread(target=_watch, args=([child], done.is_set, said.append))
+@contextmanager
+def watched(children, say, set_back=lambda: None):
+    done = threading.Event()
+    options = {"set_back": set_back}
+    watching = threading.Thread(target=_watch, args=(children, done.is_set, say), kwargs=options)
     watching.start()
     try:
-        for _ in range(2):
-            first = child.process.pid
-            os.kill(first, signal.SIGKILL)
-            give_up = time.monotonic() + 20
-            while not child.alive() or child.process.pid == first:
-                assert time.monotonic() < give_up, said
-                time.sleep(0.05)
+        yield
     finally:
         done.set()
         watching.join()
+
+
+def test_a_clock_that_is_set_back_is_seen_once_and_one_that_is_set_forward_never(monkeypatch):
+    real, ahead, seen = time.time, [0.0], []
+    monkeypatch.setattr(time, "time", lambda: real() + ahead[0])
+    with watched([], print, set_back=lambda: seen.append(1)):
+        time.sleep(0.5)
+        ahead[0] = 3600.0
+        time.sleep(0.5)
+        assert seen == []
+        ahead[0] = 0.0
+        until(lambda: seen, seconds=10, what="the clock")
+        time.sleep(0.5)
+    assert seen == [1]
+
+
+def test_a_child_that_ends_by_itself_is_started_again(child):
+    """Each time, and it is said once each time."""
+    said = []
+    with watched([child], said.append):
+        for _ in range(2):
+            first = child.process.pid
+            os.kill(first, signal.SIGKILL)
+            until(
+                lambda: child.alive() and child.process.pid != first,  # noqa: B023 - called here
+                seconds=20,
+                what="the child",
+            )
     assert len(said) == 2
     assert all("starting it again" in text for text in said)
 

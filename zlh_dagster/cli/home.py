@@ -84,17 +84,26 @@ def prepare(settings: Settings, code: dict[str, Any], say: Callable[[str], None]
         say(told)
     _put(workspace_of(settings), json.dumps({"load_from": [code]}).encode())
     _check_ledger(settings, say)
+    prepare_storage(settings)
+
+
+def prepare_storage(settings: Settings) -> None:
+    """Makes or migrates Dagster's storage, and has it forget what is ahead of the clock.
+
+    Raises:
+        NotStarted: If that failed.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "zlh_dagster.cli.prepare"],
         env=environment_of(settings),
-        cwd=home,
+        cwd=settings.home,
         check=False,
         capture_output=True,
         text=True,
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise NotStarted(f"{home} could not be prepared for Dagster: {last}")
+        raise NotStarted(f"{settings.home} could not be prepared for Dagster: {last}")
 
 
 def _put(path: Path, content: bytes) -> None:

@@ -13,11 +13,21 @@ from types import FrameType
 
 from zlh_dagster.cli.children import Child, NotStarted
 from zlh_dagster.cli.health import Watch, look
-from zlh_dagster.cli.home import LOCATION, LOG_LEVEL, MODULE, claim, environment_of, prepare
+from zlh_dagster.cli.home import (
+    LOCATION,
+    LOG_LEVEL,
+    MODULE,
+    claim,
+    environment_of,
+    prepare,
+    prepare_storage,
+)
 from zlh_dagster.resources.redis import RedisUnavailable, answers, embedded_command
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import Settings
+from zlh_dagster.runs.clock import AHEAD_SECONDS
 
+DAEMON = "daemon"
 _END_SECONDS = 15.0
 
 
@@ -53,7 +63,7 @@ def run(settings: Settings, *, web: bool, say: Callable[[str], None]) -> int:
         if not stopping():
             say(_greeting(settings, web=web))
         with _watched(settings, say):
-            _watch(children, stopping, say)
+            _watch(children, stopping, say, set_back=lambda: _set_back(settings, children, say))
     finally:
         for child in reversed(children):
             child.stop()
@@ -114,7 +124,7 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
     )
     children.append(
         Child(
-            "daemon",
+            DAEMON,
             [
                 *(sys.executable, "-m", "dagster._daemon", "run"),
                 *("--workspace", workspace),
@@ -143,10 +153,20 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
     return children
 
 
-def _watch(children: list[Child], stopping: "_Stopping", say: Callable[[str], None]) -> None:
-    """Restarts whatever ends by itself, until asked to stop."""
+def _watch(
+    children: list[Child],
+    stopping: "_Stopping",
+    say: Callable[[str], None],
+    *,
+    set_back: Callable[[], None],
+) -> None:
+    """Restarts whatever ends by itself, until asked to stop, and sees a clock that is set back."""
     due: dict[str, float] = {}
+    began = time.time() - time.monotonic()
     while not stopping():
+        ahead, began = began, time.time() - time.monotonic()
+        if ahead - began > AHEAD_SECONDS:
+            set_back()
         for child in children:
             if child.alive():
                 continue
@@ -159,6 +179,18 @@ def _watch(children: list[Child], stopping: "_Stopping", say: Callable[[str], No
                 child.stop()
                 child.start()
         time.sleep(0.2)
+
+
+def _set_back(settings: Settings, children: list[Child], say: Callable[[str], None]) -> None:
+    """The daemon and what it keeps would wait until the clock is where it was before."""
+    say("the clock was set back; the daemon starts again and goes on from now")
+    [daemon] = [child for child in children if child.name == DAEMON]
+    daemon.stop()
+    try:
+        prepare_storage(settings)
+    except NotStarted as error:
+        say(f"it may stand still until the clock is where it was: {error}")
+    daemon.start()
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """The job `observe`: one tick, every minute."""
 
+import uuid
+
 import dagster as dg
 
 from zlh_dagster.core.policy import SOURCES
@@ -38,6 +40,9 @@ def observe_every_minute(context: dg.ScheduleEvaluationContext) -> dg.RunRequest
     )
     if running:
         return dg.SkipReason(f"the tick of run {running[0].run_id[:8]} is still under way")
+    # A key of its own: Dagster makes no second run for the same minute, and after a clock was set
+    # back minutes come again.
     return dg.RunRequest(
-        tags={"zlh/tick": context.scheduled_execution_time.isoformat(timespec="seconds")}
+        run_key=uuid.uuid4().hex,
+        tags={"zlh/tick": context.scheduled_execution_time.isoformat(timespec="seconds")},
     )

@@ -5,6 +5,7 @@ It reads snapshots and Dagster's own storage; the only thing it calls on the net
 
 import json
 import logging
+import math
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -39,6 +40,7 @@ WAIT_SECONDS = 9.0
 """How long one look waits for a tick that is near, instead of leaving it to the next look."""
 
 _PAUSE = 0.2
+_CLOCKS_DIFFER = 5.0
 _START_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
@@ -244,7 +246,13 @@ def _busy(instance: dg.DagsterInstance, tick: Tick) -> str | None:
     last = instance.get_run_records(dg.RunsFilter(job_name=LEVEL1_REPAIR), limit=1)
     if not last or last[0].end_time is None:
         return None
-    if tick.taken_at.timestamp() < last[0].end_time:
+    end = last[0].end_time
+    if end > time.time() + _CLOCKS_DIFFER:
+        # The clock was set back since: which came first is told by the order of the records.
+        after = dg.RunsFilter(run_ids=[tick.desired.tick])
+        [record] = instance.get_run_records(after, limit=1)
+        end = math.inf if record.storage_id < last[0].storage_id else 0.0
+    if tick.taken_at.timestamp() < end:
         return "it was observed before the last repair run ended; the next tick decides"
     return None
 
