@@ -8,6 +8,7 @@ import pytest
 
 from tests.deploy.files import DEPLOY, ROOT, SETTINGS
 from zlh_dagster.cli.parts import Part
+from zlh_dagster.core.pulse import GOOD_SECONDS
 from zlh_dagster.runs.launcher import TERMINATE_SECONDS
 
 FOLDER = DEPLOY / "systemd"
@@ -99,21 +100,40 @@ def test_a_unit_is_shut_in(unit):
 
 
 def test_the_units_differ_only_in_what_they_are():
-    differing = {"Description", "ExecStart", "MemoryMax"}
+    differing = {"Description", "ExecStart", "MemoryMax", "Wants"}
     same = {tuple(line for line in lines(unit) if line[0] not in differing) for unit in UNITS}
     assert len(same) == 1
 
 
+def test_a_daemon_that_does_nothing_is_started_again():
+    """Asked as the same user with the same settings, by a timer that begins with the daemon."""
+    assert ("Wants", "zlh-health.timer") in lines("zlh-daemon.service")
+    timer = dict(lines("zlh-health.timer"))
+    assert timer["PartOf"] == "zlh-daemon.service"
+    first = int(timer["OnActiveSec"].removesuffix("min")) * 60
+    assert first > GOOD_SECONDS, "it has had time for a good tick"
+    asks, daemon = lines("zlh-health.service"), lines("zlh-daemon.service")
+    assert dict(asks)["ExecStart"].split()[1:] == ["health"]
+    assert dict(asks)["OnFailure"] == "zlh-restart.service"
+    same = ("User", "EnvironmentFile", "Environment", "WorkingDirectory", *SHUT_IN)
+    for key in same:
+        assert [v for k, v in asks if k == key] == [v for k, v in daemon if k == key]
+    restarts = dict(lines("zlh-restart.service"))["ExecStart"].split()[1:]
+    assert restarts == ["try-restart", "zlh-daemon.service"]
+    assert "zlh-*.{service,timer}" in (ROOT / "docs/deployment.md").read_text()
+
+
 def test_systemd_reads_every_line(analyze, tmp_path):
     folder = with_a_program_that_exists(tmp_path)
-    units = [folder / "zlh.target", *(folder / unit for unit in UNITS)]
+    units = sorted(path for path in folder.iterdir() if path.name != "sysusers.conf")
+    assert len(units) == len(UNITS) + 4
     done = subprocess.run([analyze, "verify", *units], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     ours = [line for line in done.stderr.splitlines() if "zlh" in line]
     assert not ours
 
 
-@each_unit
+@pytest.mark.parametrize("unit", [*UNITS, "zlh-health.service", "zlh-restart.service"])
 def test_systemd_finds_it_hardly_exposed(analyze, tmp_path, unit):
     path = with_a_program_that_exists(tmp_path) / unit
     command = [analyze, "security", "--offline=true", f"--threshold={MOST_EXPOSED}", path]
