@@ -124,6 +124,15 @@ def test_a_run_gets_what_the_code_has():
     assert {"secret_ref": secret} in container["env_from"]
 
 
+def test_a_daemon_that_does_nothing_is_started_again():
+    probe = DAEMON["livenessProbe"]
+    assert probe["exec"]["command"] == ["dagster-daemon", "liveness-check"]
+    # Every key is one that Kubernetes knows.
+    timing = {snake(key): value for key, value in probe.items() if key != "exec"}
+    assert k8s_model_from_dict(client.V1Probe, timing).period_seconds == 60
+    assert probe["failureThreshold"] * probe["periodSeconds"] < DAEMON["heartbeatTolerance"]
+
+
 def test_the_code_is_the_one_that_zlh_serves():
     assert CODE["dagsterApiGrpcArgs"] == ["--module-name", MODULE, "--location-name", LOCATION]
 
