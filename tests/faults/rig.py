@@ -37,9 +37,6 @@ PARTS = {
     "daemon": "dagster._daemon",
     "web server": "dagster_webserver",
 }
-_PLAIN = ("--rdbcompression", "no")
-"""So that what DUMP gives can be searched."""
-
 _ASK_EVERY = 12.0
 _SLACK = timedelta(seconds=2.5)
 """By how much clocks of two processes, and a row and a call, may differ."""
@@ -62,7 +59,7 @@ class OwnRedis:
         options = ("--port", "0", "--unixsocket", str(socket), "--dir", str(self._directory))
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(
-            [server_program(), *options, "--save", "", "--appendonly", "no", *_PLAIN],
+            [server_program(), *options, "--save", "", "--appendonly", "no"],
             env=self._environment,
             **quiet,
         )

@@ -14,20 +14,17 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 
 from tests.faults.catalogue import ALL
 from tests.faults.rig import Controller, Rig, Seen
-from zlh_dagster.resources.redis import connect
-from zlh_dagster.resources.settings import Settings
+from tests.stack.planted import files, leaks, redis_keys, web_pages
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results" / "soak.json"
 GROWTH = 1.5
 """Memory and open files may end at so many times what they were after the first faults."""
 
 _WARM = 5
-_SECRETS = ("CLOUDFLARE_API_TOKEN", "TECHNITIUM_API_TOKEN", "ZPACK_SECRET", "PROXMOX_TOKEN_SECRET")
 
 
 def main() -> int:
@@ -107,8 +104,8 @@ def _grown(usage: list[dict[str, tuple[int, int, int]]]) -> list[str]:
     """Which processes that lived all the time take much more than after the first faults."""
     by_process: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
     for look in usage:
-        for part, (pid, memory, files) in look.items():
-            by_process[part, pid].append((memory, files))
+        for part, (pid, memory, opened) in look.items():
+            by_process[part, pid].append((memory, opened))
     problems = []
     for (part, _), looks in by_process.items():
         if len(looks) < 2 * _WARM:
@@ -123,32 +120,11 @@ def _grown(usage: list[dict[str, tuple[int, int, int]]]) -> list[str]:
 
 def _leaked(rig: Rig) -> list[str]:
     """Where a secret stands that the controllers were given."""
-    environment = rig.controllers[0].environment
-    hidden = [name for name in environment if name.lower() in Settings.model_fields]
-    secrets = {
-        name: environment[name]
-        for name in hidden
-        if name in _SECRETS or name.startswith("DISCORD_WEBHOOK")
-    }
-    problems = []
-    for where, text in _everything(rig):
-        problems += [
-            f"{name} stands in {where}" for name, s in secrets.items() if s.encode() in text
-        ]
-    return problems
-
-
-def _everything(rig: Rig) -> Iterable[tuple[str, bytes]]:
-    for path in rig.directory.rglob("*"):
-        with contextlib.suppress(OSError):
-            if path.is_file():
-                yield str(path), path.read_bytes()
-    with connect(rig.redis.url) as client:
-        for key in client.scan_iter():
-            with contextlib.suppress(Exception):
-                yield f"Redis: {key}", client.dump(key) or b""
-    for message in rig.sandbox.edge.discord.inbox():
-        yield "Discord", json.dumps(message.payload).encode()
+    told = [(f"Discord {m.id}", str(m.payload).encode()) for m in rig.sandbox.edge.discord.inbox()]
+    places = [*files(rig.directory), *redis_keys(rig.redis.url), *told]
+    for controller in rig.controllers:
+        places += web_pages(f"http://127.0.0.1:{controller.environment['ZLH_WEB_PORT']}")
+    return leaks(rig.controllers[0].environment, places)
 
 
 def _table(seen: list[Seen]) -> list[dict[str, object]]:

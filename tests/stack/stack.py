@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import httpx
 import sqlalchemy as sa
 
+from tests.stack.planted import planted_config, with_tokens
 from zlh_dagster.resources.ledger import Ledger
 from zlh_dagster.sandbox.fleet import create_platform_tables, write_fleet
 from zlh_dagster.sandbox.publish import publish_database
@@ -46,7 +47,7 @@ class Stack:
         create_platform_tables(self.engine)
         write_fleet(self.engine, servers=servers, loopback=True)
         upgrade(self.engine)
-        self.sandbox = Sandbox()
+        self.sandbox = Sandbox(planted_config())
         self.sandbox.start()
         publish_database(self.sandbox.edge, self.engine)
         self.ledger = Ledger(self.engine)
@@ -54,6 +55,7 @@ class Stack:
             "PATH": os.environ["PATH"],
             "HOME": str(directory),
             **self.sandbox.environment(),
+            **with_tokens(self.sandbox.environment()),
             "ZLH_DATABASE_URL": url,
             "ZLH_REPAIR_MODE": "live",
             "DAGSTER_HOME": str(directory / "home"),

@@ -74,21 +74,25 @@ def _velocity(edge: Edge) -> list[Endpoint]:
 
 def _discord(edge: Edge) -> list[Endpoint]:
     discord = edge.discord
-    webhook = "/discord/{level}"
-    message = f"{webhook}/messages/{{message_id}}"
-    return [
-        Endpoint(webhook, _READ, discord.guarded(discord.read)),
-        Endpoint(webhook, ("POST",), discord.guarded(discord.post), write=True),
-        Endpoint(message, ("PATCH",), discord.guarded(discord.patch), write=True),
-        Endpoint("/discord/{rest:path}", _ANY, discord.no_route),
-    ]
+    message = "messages/{message_id}"
+    endpoints = []
+    # A webhook of Discord's own ends in its token; here any will do, and none.
+    for webhook in ("/discord/{level}", "/discord/{level}/{token}"):
+        endpoints += [
+            Endpoint(webhook, _READ, discord.guarded(discord.read)),
+            Endpoint(webhook, ("POST",), discord.guarded(discord.post), write=True),
+            Endpoint(
+                f"{webhook}/{message}", ("PATCH",), discord.guarded(discord.patch), write=True
+            ),
+        ]
+    return [*endpoints, Endpoint("/discord/{rest:path}", _ANY, discord.no_route)]
 
 
 def _heartbeat(edge: Edge) -> list[Endpoint]:
     beat = edge.heartbeat.beat
     return [
-        Endpoint("/heartbeat", _READ, beat),
-        Endpoint("/heartbeat", ("POST",), beat, write=True),
+        Endpoint("/heartbeat{token:path}", _READ, beat),
+        Endpoint("/heartbeat{token:path}", ("POST",), beat, write=True),
     ]
 
 
