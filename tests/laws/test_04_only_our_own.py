@@ -95,6 +95,7 @@ def test_a_registration_with_another_address_is_never_moved(loop, sandbox):
         "velocity_repoint",
     ]
     assert statuses(loop.services) == ["refused", "refused"]
+    assert sandbox.edge.discord.inbox()[0].level == "warning"
 
 
 def test_a_cname_in_the_way_is_escalated(loop, sandbox):

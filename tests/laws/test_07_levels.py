@@ -60,22 +60,28 @@ WATCHED = ("core", "resources", "assets", "sensors", "hooks", "checks")
 """Rooms that know outside systems; retention, in `jobs`, deletes from Dagster's own storage."""
 
 
+NAMES = {"delete_container"}
+"""Of an action of level 3, which is a name only."""
+
+
 def deletions(source: str) -> list[str]:
-    """Calls of a program that delete: an SQL delete, or a word such as DELETE that is passed on."""
+    """What in a program deletes: an SQL delete, or a word such as DELETE anywhere but in prose."""
+    tree = ast.parse(source)
+    prose = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    words = re.compile(r"(?i)(^|[/_.])(deletes?|unregister|destroy|drop)($|[/_.])")
     found = []
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Call):
-            continue
-        called = ast.unparse(node.func)
-        said = [
-            part.value
-            for value in (*node.args, *(keyword.value for keyword in node.keywords))
-            for part in ast.walk(value)
-            if isinstance(part, ast.Constant) and isinstance(part.value, str)
-        ]
-        words = re.compile(r"(?i)(^|[/_.])(deletes?|unregister|destroy|drop)($|[/_.])")
-        if called in ("sa.delete", "sa.text") or any(words.search(text) for text in said):
-            found.append(ast.unparse(node))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if id(node) not in prose and node.value not in NAMES and words.search(node.value):
+                found.append(node.value)
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in ("sa.delete", "sa.text", "session.delete"):
+                found.append(ast.unparse(node))
     return found
 
 
@@ -86,6 +92,7 @@ def deletions(source: str) -> list[str]:
         'self._http.send("POST", path, json={"deletes": [{"id": record}]})',
         'self._http.get("/api/zones/records/delete", {"domain": name})',
         'self._http.request("POST", "/zpack/unregister", body)',
+        '_PATH = "/zpack/unregister"',
         "connection.execute(sa.delete(container_instance))",
     ],
 )

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from tests.harness import Loop, edge_state, statuses, titles, writes
+from zlh_dagster.core.model import Surface
 from zlh_dagster.resources.leader import KEY
 
 SRV = "_minecraft._tcp.mc-5000.example.gg"
@@ -66,19 +67,32 @@ def test_one_at_a_time_an_incident_is_told_by_the_leader_only(loop, other, sandb
     assert titles(sandbox) == ["Server 5000: agent offline"]
 
 
-def test_one_at_a_time_two_runs_at_once_make_one_write(loop, other, sandbox, broken, instance):
+def test_one_at_a_time_two_runs_at_once_make_one_write(loop, other, sandbox, broken, monkeypatch):
     """Both were asked for by hand: one works, the other says who holds the lease."""
+    writing, go_on = threading.Event(), threading.Event()
+    cloudflare = loop.services.surfaces[Surface.CLOUDFLARE]
+    real = cloudflare.apply
+
+    def apply(change):
+        writing.set()
+        assert go_on.wait(30)
+        real(change)
+
+    monkeypatch.setattr(cloudflare, "apply", apply)
     results = []
-
-    def run(deployment):
-        results.append(deployment.by_hand((5000, "dns_republish")))
-
-    threads = [threading.Thread(target=run, args=(each,)) for each in (loop, other)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 2
-    assert all(result.success for result in results)
+    first = threading.Thread(
+        target=lambda: results.append(loop.by_hand((5000, "dns_republish"))), daemon=True
+    )
+    first.start()
+    try:
+        assert writing.wait(30), "the first run did not come to its write"
+        second = other.by_hand((5000, "dns_republish"))
+    finally:
+        go_on.set()
+        first.join()
+    [worked] = results
+    assert worked.success
+    assert second.success
+    assert second.output_for_node("take_lease", "standby").endswith(f"run {worked.run_id}")
     assert len(writes(sandbox)) == 1
     assert statuses(loop.services) == ["succeeded"]

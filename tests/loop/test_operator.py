@@ -16,6 +16,7 @@ from zlh_dagster.core.model import Action
 from zlh_dagster.core.rules import POLICY
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.history import History
+from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 from zlh_dagster.sandbox.cloudflare_records import new_record
 
@@ -206,6 +207,8 @@ def test_repairs_are_stopped_also_while_redis_is_away(
     said = zlh("pause", "--reason", "DNS move").output
     assert "kept in the database" in said
     assert "`zlh resume` ends it" in said
+    with pytest.raises(RedisUnavailable, match="everything stays paused if it is"):
+        zlh("resume")
     loop.minute()
     assert writes(sandbox) == []
     assert loop.services.gate.pauses()["everything"].reason == "DNS move"

@@ -365,6 +365,15 @@ def test_switched_on_by_name_the_workload_is_stopped_and_proved(stopping, sandbo
     assert stopping.minute() == []
 
 
+def test_switched_on_by_name_a_stopped_container_is_asked_nothing(stopping, sandbox, suspended):
+    sandbox.edge.containers.change(5000, status="stopped")
+    assert stopping.minute() == []
+    stopping.by_hand((5000, "stop_suspended_workload"))
+    assert writes(sandbox, "agents") == []
+    [event] = stopping.services.ledger.events()
+    assert (event["status"], event["error"]["code"]) == ("refused", "not_running")
+
+
 def test_a_stop_that_says_yes_and_does_nothing_is_a_failure(
     stopping, sandbox, suspended, monkeypatch
 ):

@@ -123,10 +123,27 @@ def pause(services: Services, scope: str, *, span: str | None, reason: str | Non
     try:
         services.gate.pause(made)
     except RedisUnavailable:
-        # Nothing is repaired before Redis answers, and the first to reach it then sets the pause.
+        # Each tick and each repair run sets it before anything else, once Redis answers them.
         services.gate.keep(made)
-        return f"{told}. Redis does not answer: kept in the database, it holds once Redis does"
+        return (
+            f"{told}. Redis does not answer here: kept in the database, it holds from the next tick"
+            " or repair run on; one under way may finish"
+        )
     return told
+
+
+def resume(services: Services, scope: str) -> str:
+    """Ends a pause; returns what the operator is told.
+
+    Raises:
+        DatabaseError: If the database could not forget it; it goes on then.
+        RedisUnavailable: If Redis does not answer; it goes on then.
+    """
+    try:
+        ended = services.gate.resume(scope)
+    except RedisUnavailable as error:
+        raise RedisUnavailable(f"{scope} stays paused if it is: {error}") from None
+    return f"{scope} goes on" if ended else f"nothing to resume: {scope} was not paused"
 
 
 def _user() -> str:

@@ -246,12 +246,12 @@ def pause(
 @app.command()
 def resume(surface: OfSurface = None, vmid: OfServer = None) -> None:
     """End a pause. Example: zlh resume --vmid 5000."""
+    from zlh_dagster.cli.holds import resume as end
     from zlh_dagster.cli.holds import scope_of
 
     scope = scope_of(surface=surface, vmid=vmid)
     with _services() as services:
-        ended = services.gate.resume(scope)
-    say(f"{scope} goes on" if ended else f"nothing to resume: {scope} was not paused")
+        say(end(services, scope))
 
 
 @breakers.callback(invoke_without_command=True)

@@ -64,7 +64,7 @@ def run_batch(services: Services, lease: Lease, batch: Batch) -> BatchResult:
     started = time.monotonic()
     recalled = services.gate.recall()
     if recalled:
-        _log.warning("Redis had lost pauses; paused again: %s", ", ".join(recalled))
+        _log.warning("Redis did not know of these pauses, they hold now: %s", ", ".join(recalled))
     incidents = services.incidents
     open_incidents = incidents.all_open()
     recorder = Recorder(batch, services.ledger, open_incidents)

@@ -20,8 +20,9 @@ from zlh_dagster.resources.table import RedisTable
 from zlh_dagster.schema.tables import repair_pause
 
 KEY = "zlh:pauses"
+_NEVER = 1e18
 _SAME_SECONDS = 0.001
-"""Two times of a beginning that are this near are one: the database keeps microseconds."""
+"""Two ends that are this near are one: the database keeps microseconds."""
 
 
 class Pauses:
@@ -76,7 +77,7 @@ class Pauses:
     def restore(self) -> list[str]:
         """Gives Redis the pauses back that it does not know, and returns their scopes.
 
-        One that began after Redis' own of that scope replaces it.
+        Of two of one scope the one that lasts longer holds: no clock has to tell which is newer.
 
         Raises:
             DatabaseError: If the database cannot be read.
@@ -92,10 +93,10 @@ class Pauses:
         return [scope for scope in restored if scope in known]
 
     def _put(self, kept: Pause, held: Pause | None) -> bool:
-        """Writes a pause unless Redis has it, or a newer one; returns whether it was written."""
+        """Writes a pause unless Redis has one that lasts as long; returns whether it was."""
         if held is None:
             return self._table.put_new(kept.scope, kept.to_json())
-        if kept.since - held.since <= _SAME_SECONDS:
+        if _end(kept) - _end(held) <= _SAME_SECONDS:
             return False
         self._table.put(kept.scope, kept.to_json())
         return True
@@ -109,6 +110,11 @@ class Pauses:
         with _explained("pauses: "), self._engine.connect() as connection:
             rows = connection.execute(sa.select(repair_pause)).mappings()
             return [_pause(row) for row in rows]
+
+
+def _end(pause: Pause) -> float:
+    """When it ends by itself; a number above all others where it does not."""
+    return _NEVER if pause.until is None else pause.until
 
 
 @contextmanager

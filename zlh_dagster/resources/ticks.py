@@ -60,7 +60,7 @@ def _recall_pauses(services: Services, warn: Callable[[str], None]) -> None:
         warn(str(error))
         return
     if recalled:
-        warn(f"Redis had lost pauses; paused again: {', '.join(recalled)}")
+        warn(f"Redis did not know of these pauses, they hold now: {', '.join(recalled)}")
 
 
 def load_tick(store: SnapshotStore, tick: str) -> Tick:

@@ -250,8 +250,8 @@ def _busy(instance: dg.DagsterInstance, tick: Tick) -> str | None:
     if end > time.time() + _CLOCKS_DIFFER:
         # The clock was set back since: which came first is told by the order of the records.
         after = dg.RunsFilter(run_ids=[tick.desired.tick])
-        [record] = instance.get_run_records(after, limit=1)
-        end = math.inf if record.storage_id < last[0].storage_id else 0.0
+        mine = instance.get_run_records(after, limit=1)
+        end = 0.0 if mine and mine[0].storage_id > last[0].storage_id else math.inf
     if tick.taken_at.timestamp() < end:
         return "it was observed before the last repair run ended; the next tick decides"
     return None
