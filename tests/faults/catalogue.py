@@ -205,8 +205,6 @@ DATABASE = [
 
 def _clock(hours: int) -> Callable[[Rig], None]:
     def happen(rig: Rig) -> None:
-        rig.ask()
-        time.sleep(1)
         rig.clock.jump(timedelta(hours=hours))
 
     return happen
@@ -227,12 +225,14 @@ MACHINE = [
         "ticks are too old for once; the next one is judged",
         _clock(1),
         possible=Clock.available,
+        ask=False,
     ),
     Fault(
         "the clock jumps an hour back",
         "`zlh up` starts the daemon again, which goes on from now; the next tick is judged",
         _clock(-1),
         possible=Clock.available,
+        ask=False,
     ),
     Fault(
         "the disk under the leader's DAGSTER_HOME is full for a minute",

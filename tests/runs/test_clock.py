@@ -102,9 +102,10 @@ def test_what_is_ahead_of_the_clock_is_forgotten(instance):
     ticked(instance, ahead=HOUR)
     assert forget_the_future(instance, now=NOW) == 2
     assert newest(instance, SCHEDULE) == newest(instance, SENSOR) == NOW - HOUR
-    assert data(instance, SCHEDULE) == ScheduleInstigatorData("* * * * *", None)
+    # Not null: a schedule without a beginning or a tick is counted from 1970 on.
+    assert data(instance, SCHEDULE) == ScheduleInstigatorData("* * * * *", NOW)
     kept = data(instance, SENSOR)
-    assert (kept.last_tick_timestamp, kept.last_tick_start_timestamp) == (None, None)
+    assert (kept.last_tick_timestamp, kept.last_tick_start_timestamp) == (NOW, NOW)
     assert (kept.cursor, kept.last_sensor_start_timestamp) == ("tick 7", NOW - HOUR)
 
 

@@ -31,7 +31,7 @@ def forget_the_future(instance: DagsterInstance, *, now: float) -> int:
     for state in instance.all_instigator_state():
         data = state.instigator_data
         if isinstance(data, SensorInstigatorData | ScheduleInstigatorData):
-            past = _without_future(data, latest)
+            past = _without_future(data, now, latest)
             if past != data:
                 instance.update_instigator_state(state.with_data(past))
     storage = instance.schedule_storage
@@ -45,11 +45,14 @@ def forget_the_future(instance: DagsterInstance, *, now: float) -> int:
 
 
 def _without_future(
-    data: SensorInstigatorData | ScheduleInstigatorData, latest: float
+    data: SensorInstigatorData | ScheduleInstigatorData, now: float, latest: float
 ) -> SensorInstigatorData | ScheduleInstigatorData:
-    """The same with every time that is ahead of the clock left out."""
+    """The same with every time that is ahead of the clock set to now.
+
+    Left out, a schedule's beginning would be 1970, and Dagster would count every minute since.
+    """
     ahead: dict[str, Any] = {
-        name: None
+        name: now
         for name, value in data._asdict().items()
         if name.endswith("timestamp") and value is not None and value > latest
     }
