@@ -48,7 +48,7 @@ class Deployment:
         until(state.exists, seconds=_START_SECONDS, what="the sandbox")
         told = json.loads(state.read_text())
         self.control = httpx.Client(base_url=f"{told['url']}/sandbox", timeout=60)
-        self.engine = database.connect(url, create=True)
+        self.engine = database.connect(url)
         upgrade(self.engine)
         self.ledger = Ledger(self.engine)
         self.environment: dict[str, str] = {

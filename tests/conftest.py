@@ -167,7 +167,7 @@ def platform(
     path = tmp_path / "platform.db"
     shutil.copyfile(fleet_database, path)
     url = f"sqlite:///{path}"
-    engine = database.connect(url, create=True)
+    engine = database.connect(url)
     publish_database(sandbox.edge, engine)
     made = Platform(url, engine, sandbox, redis_url, tmp_path / "home")
     yield made

@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 import subprocess
+import tempfile
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -98,9 +99,10 @@ class Disk:
             self.mounted = False
 
 
-def may_mount(directory: Path) -> bool:
+def may_mount() -> bool:
     """Whether a disk can be mounted here."""
-    disk = Disk(directory, megabytes=1)
-    mounted = disk.mounted
-    disk.close()
+    with tempfile.TemporaryDirectory(prefix="zlh-") as directory:
+        disk = Disk(Path(directory) / "disk", megabytes=1)
+        mounted = disk.mounted
+        disk.close()
     return mounted

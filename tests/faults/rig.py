@@ -340,7 +340,7 @@ class Fault:
         surface: Where the record is broken that is to be repaired.
         quick: Whether it is short enough for every test run.
         back: Within so many seconds after it ended the loop is back.
-        possible: Whether it can be made to happen on this machine.
+        possible: Tells whether it can be made to happen on this machine.
         ask: Whether ticks are asked for; else those of the schedule must do.
     """
 
@@ -350,7 +350,7 @@ class Fault:
     surface: str = "cloudflare"
     quick: bool = False
     back: float = BACK_SECONDS
-    possible: bool = True
+    possible: Callable[[], bool] = lambda: True
     ask: bool = True
 
 

@@ -36,10 +36,12 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only faults whose name matches")
     given = parser.parse_args()
     chance = random.Random(given.seed)
-    faults = [f for f in ALL if f.possible and re.search(given.only, f.name)]
+    faults = []
     for fault in ALL:
-        if not fault.possible:
+        if not fault.possible():
             _say(f"not possible here: {fault.name}")
+        elif re.search(given.only, fault.name):
+            faults.append(fault)
     if not faults:
         parser.error(f"no fault's name matches {given.only!r}")
     with tempfile.TemporaryDirectory(prefix="zlh-") as directory:

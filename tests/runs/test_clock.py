@@ -18,7 +18,8 @@ from dagster._core.scheduler.instigation import (
 )
 
 from tests.resources.databases import empty_database, postgresql
-from zlh_dagster.runs.clock import AHEAD_SECONDS, forget_the_future
+from zlh_dagster.core.snapshot import AHEAD_SECONDS
+from zlh_dagster.runs.clock import forget_the_future
 
 NOW = 1_790_000_000.0
 HOUR = 3600.0

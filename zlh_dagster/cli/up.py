@@ -22,10 +22,10 @@ from zlh_dagster.cli.home import (
     prepare,
     prepare_storage,
 )
+from zlh_dagster.core.snapshot import AHEAD_SECONDS
 from zlh_dagster.resources.redis import RedisUnavailable, answers, embedded_command
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import Settings
-from zlh_dagster.runs.clock import AHEAD_SECONDS
 
 DAEMON = "daemon"
 _END_SECONDS = 15.0

@@ -13,6 +13,9 @@ TICK_SECONDS = 60
 MAX_AGE = timedelta(seconds=2 * TICK_SECONDS)
 """A snapshot older than two ticks causes no repair."""
 
+AHEAD_SECONDS = 5.0
+"""How far a time may be ahead of the clock, for the difference between two machines' clocks."""
+
 
 class Outcome(str, Enum):
     """Whether a source was seen: a failure is never an empty list."""

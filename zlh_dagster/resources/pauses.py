@@ -5,6 +5,7 @@ and the next tick would repair; while it does not answer, the database alone tak
 tick and each repair run gives back what the database knows.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -20,7 +21,6 @@ from zlh_dagster.resources.table import RedisTable
 from zlh_dagster.schema.tables import repair_pause
 
 KEY = "zlh:pauses"
-_NEVER = 1e18
 _SAME_SECONDS = 0.001
 """Two ends that are this near are one: the database keeps microseconds."""
 
@@ -96,7 +96,7 @@ class Pauses:
         """Writes a pause unless Redis has one that lasts as long; returns whether it was."""
         if held is None:
             return self._table.put_new(kept.scope, kept.to_json())
-        if _end(kept) - _end(held) <= _SAME_SECONDS:
+        if _end(kept) <= _end(held) + _SAME_SECONDS:
             return False
         self._table.put(kept.scope, kept.to_json())
         return True
@@ -113,8 +113,8 @@ class Pauses:
 
 
 def _end(pause: Pause) -> float:
-    """When it ends by itself; a number above all others where it does not."""
-    return _NEVER if pause.until is None else pause.until
+    """When it ends by itself."""
+    return math.inf if pause.until is None else pause.until
 
 
 @contextmanager

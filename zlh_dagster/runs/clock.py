@@ -13,8 +13,7 @@ from dagster._core.scheduler.instigation import ScheduleInstigatorData, SensorIn
 from dagster._core.storage.schedules.schema import JobTickTable
 from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
 
-AHEAD_SECONDS = 5.0
-"""How far a time may be ahead of the clock, for the difference between two machines' clocks."""
+from zlh_dagster.core.snapshot import AHEAD_SECONDS
 
 
 def forget_the_future(instance: DagsterInstance, *, now: float) -> int:

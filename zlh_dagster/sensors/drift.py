@@ -5,7 +5,6 @@ It reads snapshots and Dagster's own storage; the only thing it calls on the net
 
 import json
 import logging
-import math
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +18,7 @@ from zlh_dagster.core.judge import Judgement, Tick
 from zlh_dagster.core.launch import DRIFT_SENSOR_FAILED, Launch
 from zlh_dagster.core.pulse import why_not_good
 from zlh_dagster.core.retention import EVENTFUL_TAG, NEW_DRIFT, TICK_RUN_TAG
-from zlh_dagster.core.snapshot import NotNow, require_one_fresh_tick
+from zlh_dagster.core.snapshot import AHEAD_SECONDS, NotNow, require_one_fresh_tick
 from zlh_dagster.hooks.discord import REQUESTED_BY_TAG, is_news
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR, run_config
 from zlh_dagster.jobs.observe import OBSERVE, UNFINISHED
@@ -40,7 +39,6 @@ WAIT_SECONDS = 9.0
 """How long one look waits for a tick that is near, instead of leaving it to the next look."""
 
 _PAUSE = 0.2
-_CLOCKS_DIFFER = 5.0
 _START_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
@@ -243,16 +241,16 @@ def _busy(instance: dg.DagsterInstance, tick: Tick) -> str | None:
     running = instance.get_runs(dg.RunsFilter(job_name=LEVEL1_REPAIR, statuses=UNFINISHED), limit=1)
     if running:
         return f"repair run {running[0].run_id[:8]} is under way"
-    last = instance.get_run_records(dg.RunsFilter(job_name=LEVEL1_REPAIR), limit=1)
-    if not last or last[0].end_time is None:
+    found = instance.get_run_records(dg.RunsFilter(job_name=LEVEL1_REPAIR), limit=1)
+    last = found[0] if found else None
+    if last is None or last.end_time is None:
         return None
-    end = last[0].end_time
-    if end > time.time() + _CLOCKS_DIFFER:
+    before = tick.taken_at.timestamp() < last.end_time
+    if last.end_time > time.time() + AHEAD_SECONDS:
         # The clock was set back since: which came first is told by the order of the records.
-        after = dg.RunsFilter(run_ids=[tick.desired.tick])
-        mine = instance.get_run_records(after, limit=1)
-        end = 0.0 if mine and mine[0].storage_id > last[0].storage_id else math.inf
-    if tick.taken_at.timestamp() < end:
+        mine = instance.get_run_record_by_id(tick.desired.tick)
+        before = mine is None or mine.storage_id < last.storage_id
+    if before:
         return "it was observed before the last repair run ended; the next tick decides"
     return None
 
