@@ -44,7 +44,7 @@ def fleet():
 
 def ask(fleet, *addresses, **options) -> list[dict]:
     """Rows of a probe of these addresses, VMIDs counted from 5000."""
-    given = {"networks": LOOPBACK, "with_state": (), "timeout": 0.4, "deadline": 5.0, **options}
+    given = {"networks": LOOPBACK, "with_state": (), "timeout": 1.0, "deadline": 10.0, **options}
     frame = probe(enumerate(addresses, 5000), port=fleet.port, **given)
     assert dict(frame.dtypes.astype(str)) == AGENT_COLUMNS
     assert list(frame["vmid"]) == list(range(5000, 5000 + len(addresses)))
@@ -114,8 +114,8 @@ def test_who_says_nothing_whole_in_time_is_silent_and_is_asked_once_more(fleet, 
     assert answers(rows) == ["healthy", "silent", "healthy"]
     assert asked(fleet)[(TWO, "GET", "/health")] == 2
     assert asked(fleet)[(ONE, "GET", "/health")] == 1
-    assert time.monotonic() - started < 1.5
-    assert rows[1]["detail"] in ("no whole answer within 0.4 s", "closed without an answer")
+    assert time.monotonic() - started < 5
+    assert rows[1]["detail"] in ("no whole answer within 1 s", "closed without an answer")
 
 
 def test_nobody_listening_is_silent(fleet):
@@ -207,14 +207,18 @@ def test_open_connections_are_bounded_and_none_is_kept(fleet):
 
 
 def test_one_in_a_hundred_silent_costs_little_more_than_their_time_outs(fleet):
-    """Of 2,000: two questions to each silent one, all of them side by side with the rest."""
+    """Of 1,000: two questions to each silent one, all of them side by side with the rest.
+
+    The agents answer from this process too: few connections at once and a long time-out, so that
+    a busy machine does not make a healthy one silent.
+    """
     fleet.does[(THREE, "/health")] = silent
-    addresses = [THREE if n % 100 == 99 else (ONE, TWO)[n % 2] for n in range(2_000)]
+    addresses = [THREE if n % 100 == 99 else (ONE, TWO)[n % 2] for n in range(1_000)]
     started = time.monotonic()
-    rows = ask(fleet, *addresses, timeout=1.0, deadline=20.0)
+    rows = ask(fleet, *addresses, connections=32, timeout=4.0, deadline=60.0)
     took = time.monotonic() - started
-    assert Counter(answers(rows)) == {"healthy": 1_980, "silent": 20}
-    assert took < 10, "one after the other the silent ones alone would take 30 s"
+    assert Counter(answers(rows)) == {"healthy": 990, "silent": 10}
+    assert took < 40, "one after the other the silent ones alone would take 80 s"
 
 
 # --- addresses -----------------------------------------------------------------------------------
