@@ -14,6 +14,7 @@ from tests.stack.stack import until
 from zlh_dagster.resources.gate import LIMIT_SECONDS
 from zlh_dagster.resources.lease import KEY as LEASE
 from zlh_dagster.resources.redis import connect
+from zlh_dagster.sandbox.platform_rows import change_server
 
 _A_LOOK = 14.0
 """Seconds in which a tick that was asked for is judged and repaired, on a machine with little to
@@ -123,6 +124,27 @@ def _database_gone(rig: Rig) -> None:
     os.replace(aside, rig.database)
 
 
+def _change_the_row(rig: Rig) -> None:
+    """Between a repair's look and its write the server goes into maintenance, for a while."""
+    vmid, known = rig.broken, len(rig.ledger.events(limit=100_000))
+
+    def refused() -> bool:
+        rows = rig.ledger.events(limit=100_000)
+        return len(rows) > known and not any(row["finishedAt"] is None for row in rows)
+
+    def change() -> None:
+        change_server(rig.engine, vmid, maintenanceReason="moving disks")
+
+    try:
+        with rig.between_look_and_write("cloudflare", change):
+            rig.ask()
+            until(refused, seconds=90, what="the refused repair")
+        [event] = rig.ledger.events(vmid=vmid, limit=1)
+        assert (event["status"], event["error"]["code"]) == ("refused", "maintenance"), event
+    finally:
+        change_server(rig.engine, vmid, maintenanceReason=None)
+
+
 def _edge(
     surface: str, kind: str, seconds: float = _A_LOOK, **options: object
 ) -> Callable[[Rig], None]:
@@ -131,6 +153,29 @@ def _edge(
         rig.ask()
         time.sleep(_A_LOOK)
         rig.sandbox.edge.faults.switch_off(surface)
+
+    return happen
+
+
+def _nobody_listens(rig: Rig) -> None:
+    """Every connection is refused: those to the edge, to Proxmox, to agents, to Discord."""
+    rig.sandbox.stop()
+    rig.ask()
+    time.sleep(_A_LOOK)
+    rig.sandbox.start()
+
+
+def _agents(mode: str) -> Callable[[Rig], None]:
+    """All agents, for a look; the edge is repaired meanwhile."""
+
+    def happen(rig: Rig) -> None:
+        containers = rig.sandbox.edge.containers
+        for container in containers.containers():
+            containers.change_agent(container.vmid, mode=mode)
+        rig.ask()
+        until(rig.in_step, seconds=90, what="the repair while no agent answers")
+        for container in containers.containers():
+            containers.change_agent(container.vmid, mode="healthy")
 
     return happen
 
@@ -198,6 +243,12 @@ DATABASE = [
         "payloads are unobserved: nothing is drift",
         _database_gone,
     ),
+    Fault(
+        "a row changes between a repair's look and its write",
+        "that server is refused and nothing written; later it is repaired",
+        _change_the_row,
+        quick=True,
+    ),
 ]
 
 
@@ -244,9 +295,16 @@ _LISTING = "the surface is unobserved, nothing on it is drift"
 _WRITING = "a write counts only when a fresh read shows it"
 _LIMIT = "nothing is sent there until then"
 _NO_LIMIT = f"nothing is sent there for {LIMIT_SECONDS / 60:.0f} minutes"
+_CONTAINERS = "containers and agents are unobserved; the edge is repaired all the same"
 API = [
-    Fault(f"{surface}: {name}", promise, _edge(surface, kind, **options), surface, back=back)
-    for surface in ("cloudflare", "technitium", "velocity")
+    Fault(
+        f"{surface}: {name}",
+        _CONTAINERS if surface == "proxmox" else promise,
+        _edge(surface, kind, **options),
+        "cloudflare" if surface == "proxmox" else surface,
+        back=back,
+    )
+    for surface in ("cloudflare", "technitium", "velocity", "proxmox")
     for name, promise, kind, options, back in (
         ("401", _LISTING, "status", {"code": 401}, BACK_SECONDS),
         ("403", _LISTING, "status", {"code": 403}, BACK_SECONDS),
@@ -266,6 +324,16 @@ API = [
     )
     # The bridge tells no total: what it lists is what it has, and is mended at once.
     if not (surface == "velocity" and kind in ("empty", "cut_short"))
+    # Proxmox tells no total either, and nothing is written there.
+    if not (surface == "proxmox" and kind in ("cut_short", "write_ignored", "write_answer_lost"))
+] + [
+    Fault("every API refuses connections", _LISTING, _nobody_listens, quick=True),
+    Fault(
+        "every agent refuses connections",
+        "told once, not once a server; the edge is repaired all the same",
+        _agents("refused"),
+    ),
+    Fault("every agent is silent", "as above", _agents("silent")),
 ]
 
 DISCORD = [

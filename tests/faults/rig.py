@@ -22,6 +22,7 @@ from tests.faults.machine import Clock, Disk
 from tests.harness import edge_state
 from tests.stack.stack import Stack, children_of, free_port, until
 from zlh_dagster.resources.leader import KEY as LEADER
+from zlh_dagster.resources.lease import KEY as LEASE
 from zlh_dagster.resources.redis import answers, connect, server_program
 from zlh_dagster.sandbox.fault_kinds import FAULT_KINDS
 from zlh_dagster.sandbox.faults import Fault as EdgeFault
@@ -70,6 +71,10 @@ class OwnRedis:
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    def holds(self, key: str) -> bool:
+        with connect(self.url) as client:
+            return bool(client.exists(key))
 
     def kill(self) -> None:
         """As if the power went."""
@@ -163,7 +168,8 @@ class Rig:
         shared = {k: v for k, v in self._base.environment.items() if k != "DAGSTER_HOME"}
         shared |= self.clock.environment()
         self.controllers = [Controller(directory, shared, name) for name in ("one", "two")]
-        self._broken = itertools.count()
+        self._next = itertools.count()
+        self.broken = 0
 
     def start(self) -> "Rig":
         for controller in self.controllers:
@@ -200,10 +206,10 @@ class Rig:
                 controller.ask_for_a_tick()
 
     def break_one(self, surface: str = "cloudflare") -> int:
-        """One server's record on a surface is gone, each time another server's."""
+        """One server's record on a surface is gone, each time another's; ``broken`` is it."""
         edge = self.sandbox.edge
         while True:
-            vmid = 5000 + next(self._broken) % SERVERS
+            self.broken = vmid = 5000 + next(self._next) % SERVERS
             if surface == "cloudflare":
                 record = next(r for r in edge.cloudflare.records() if _of(r.name, vmid))
                 edge.cloudflare.remove(record.id)
@@ -238,6 +244,25 @@ class Rig:
         board.take = take
         try:
             yield reached
+        finally:
+            del board.take
+
+    @contextlib.contextmanager
+    def between_look_and_write(self, surface: str, happen: Callable[[], None]) -> Iterator[None]:
+        """It happens during the next look of a repair: a listing while the lease is held."""
+        board = self.sandbox.edge.faults
+        original, happened = board.take, threading.Event()
+
+        def take(asked: str, *, write: bool, listing: bool, page: str | None) -> EdgeFault | None:
+            of_a_look = asked == surface and listing and not write and not happened.is_set()
+            if of_a_look and self.redis.holds(LEASE):
+                happened.set()
+                happen()
+            return original(asked, write=write, listing=listing, page=page)
+
+        board.take = take
+        try:
+            yield
         finally:
             del board.take
 

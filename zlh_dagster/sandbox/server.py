@@ -151,7 +151,7 @@ class Sandbox:
         self.edge.clear()
 
     def start(self) -> None:
-        """Listen, and return once connections are accepted.
+        """Listen, and return once connections are accepted; again at the port it had before.
 
         Raises:
             SandboxError: If the port is taken or the server does not come up.
@@ -166,10 +166,11 @@ class Sandbox:
             raise SandboxError(f"cannot listen on port {self._wanted_port}: {error}") from error
         try:
             self._agent_port = self._agents.start(self._wanted_agent_port)
+            self._wanted_agent_port = self._agent_port
         except OSError as error:
             sock.close()
             raise SandboxError(error.strerror) from error
-        self._port = sock.getsockname()[1]
+        self._port = self._wanted_port = sock.getsockname()[1]
         self.edge.closing.clear()
         app = Starlette(
             routes=[
