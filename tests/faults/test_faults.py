@@ -1,4 +1,4 @@
-"""Faults of real processes under a repair, with `-m long`; `make soak` has all of them."""
+"""Some faults of real processes under a repair; `make soak` has all of them, over and over."""
 
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 from tests.faults.catalogue import ALL
 from tests.faults.rig import Fault, Rig
 
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 QUICK = [fault for fault in ALL if fault.quick]
 
 
