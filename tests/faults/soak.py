@@ -143,10 +143,21 @@ def _table(seen: list[Seen]) -> list[dict[str, object]]:
             "times": len(ones),
             "median": round(statistics.median(one.seconds for one in ones), 1),
             "worst": round(max(one.seconds for one in ones), 1),
-            "seen": sorted({status for one in ones for status in one.statuses}),
+            "rows": _rows(ones),
         }
         for name, ones in sorted(by_fault.items())
     ]
+
+
+def _rows(ones: list[Seen]) -> str:
+    """How many rows of each status one fault left, such as ``1 succeeded, 0 to 2 failed``."""
+    counts = {status: [one.statuses[status] for one in ones] for o in ones for status in o.statuses}
+    return ", ".join(
+        f"{min(found)} {status}"
+        if min(found) == max(found)
+        else f"{min(found)} to {max(found)} {status}"
+        for status, found in sorted(counts.items())
+    )
 
 
 def _say(text: str) -> None:
