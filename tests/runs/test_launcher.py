@@ -147,8 +147,12 @@ def test_a_run_is_ended_in_the_worker(platform, instance, launcher, monkeypatch,
     if stubborn:
         monkeypatch.setattr("zlh_dagster.runs.launcher.TERMINATE_SECONDS", 0.5)
     run = a_run(instance, **{DAGSTER_CELERY_TASK_ID_TAG: "t"})
-    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if stubborn else ""
-    program = deaf + HOLDS.replace('"a"', repr(run.run_id))
+    # Said in both cases: where SIGINT is ignored, as in a shell's background, a run within this
+    # process leaves SIGTERM ignored too, and whoever it starts inherits that.
+    listens = (
+        f"import signal; signal.signal(signal.SIGTERM, signal.SIG_{'IGN' if stubborn else 'DFL'})"
+    )
+    program = f"{listens}\n" + HOLDS.replace('"a"', repr(run.run_id))
     process = subprocess.Popen(
         [sys.executable, "-c", program, platform.home], stdout=subprocess.PIPE
     )
