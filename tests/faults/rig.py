@@ -228,8 +228,7 @@ class Rig:
     @contextlib.contextmanager
     def between_write_and_check(self, surface: str) -> Iterator[threading.Event]:
         """The first look after the next write hangs; the event tells that it has begun."""
-        board = self.sandbox.edge.faults
-        original, reached = board.take, threading.Event()
+        original, reached = self.sandbox.edge.faults.take, threading.Event()
         armed = threading.Event()
         options = {name: option.default for name, option in FAULT_KINDS["hang"].options.items()}
 
@@ -241,17 +240,13 @@ class Rig:
                 return EdgeFault("hang", {**options, "seconds": 60})
             return original(asked, write=write, listing=listing, page=page)
 
-        board.take = take
-        try:
+        with self._asked_before_the_edge(take):
             yield reached
-        finally:
-            del board.take
 
     @contextlib.contextmanager
     def between_look_and_write(self, surface: str, happen: Callable[[], None]) -> Iterator[None]:
         """It happens during the next look of a repair: a listing while the lease is held."""
-        board = self.sandbox.edge.faults
-        original, happened = board.take, threading.Event()
+        original, happened = self.sandbox.edge.faults.take, threading.Event()
 
         def take(asked: str, *, write: bool, listing: bool, page: str | None) -> EdgeFault | None:
             of_a_look = asked == surface and listing and not write and not happened.is_set()
@@ -260,6 +255,13 @@ class Rig:
                 happen()
             return original(asked, write=write, listing=listing, page=page)
 
+        with self._asked_before_the_edge(take):
+            yield
+
+    @contextlib.contextmanager
+    def _asked_before_the_edge(self, take: Callable[..., EdgeFault | None]) -> Iterator[None]:
+        """Every call to the edge takes its fault from there."""
+        board = self.sandbox.edge.faults
         board.take = take
         try:
             yield
