@@ -197,7 +197,7 @@ PROCESSES = [
         f"kill -9 of the {part}, between write and check",
         f"`zlh up` starts it again; {NEXT_TICK}, the row is closed as interrupted or succeeded",
         _kill_between(part),
-        quick=part in ("daemon", "code server"),
+        quick=part in ("daemon", "worker", "code server"),
     )
     for part in PARTS
 ] + [
@@ -337,10 +337,15 @@ API = [
 ]
 
 DISCORD = [
-    Fault("Discord hangs", "no repair waits for it for longer than seconds", _discord("hang")),
-    Fault("Discord limits", "as above", _discord("status", code=429, retry_after=60)),
-    Fault("Discord: 404", "the other channel is told", _discord("status", code=404)),
-    Fault("Discord: 500", "as above", _discord("status", code=500)),
+    Fault(
+        "Discord hangs",
+        "no repair waits for it for longer than seconds",
+        _discord("hang"),
+        told=False,
+    ),
+    Fault("Discord limits", "as above", _discord("status", code=429, retry_after=60), told=False),
+    Fault("Discord: 404", "the other channel is told", _discord("status", code=404), told=False),
+    Fault("Discord: 500", "as above", _discord("status", code=500), told=False),
 ]
 
 ALL = [*PROCESSES, *REDIS, *DATABASE, *MACHINE, *API, *DISCORD]

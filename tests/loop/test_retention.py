@@ -129,6 +129,9 @@ tiny_observe = dg.Definitions(
 ).resolve_job_def("observe")
 
 
+@pytest.mark.parametrize(
+    "store", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True
+)
 def test_fifty_ticks_leave_what_one_day_leaves(loop, store):
     """Small ticks stand for real ones: as many runs, tables and files."""
     instance, snapshots = store.instance, loop.services.settings.home / "snapshots"

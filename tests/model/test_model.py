@@ -341,7 +341,7 @@ def machine(platform: Platform, fresh: Path) -> type[RuleBasedStateMachine]:
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("examples", [10, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("examples", [6, pytest.param(60, marks=pytest.mark.long)])
 def test_the_laws_hold_whatever_happens(platform, fleet_database, monkeypatch, examples):
     monkeypatch.setattr(http, "_BACKOFF_SECONDS", 0.001)
     monkeypatch.setattr(publisher, "VERIFY_PAUSES", (0.0, 0.002))
@@ -352,6 +352,6 @@ def test_the_laws_hold_whatever_happens(platform, fleet_database, monkeypatch, e
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
-            derandomize=examples == 10,
+            derandomize=examples == 6,
         ),
     )

@@ -77,6 +77,7 @@ def test_of_two_repairs_at_once_one_works_and_one_says_who_holds_the_lease(stack
     assert len(stack.sandbox.edge.discord.inbox()) == 1
 
 
+@pytest.mark.long
 def test_a_run_killed_between_write_and_check_is_closed_as_interrupted(stack):
     """kill -9 while the write's answer is awaited: the next run says so and repairs once."""
     stack.delete_over_api(SRV)

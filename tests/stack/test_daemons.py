@@ -263,6 +263,7 @@ def test_sigterm_ends_every_process_and_a_second_up_on_one_home_is_refused(live)
 
 @pytest.mark.timeout(400)
 def test_dry_run_writes_one_row_and_one_message_over_several_ticks(dry):
+    dry.ask_for_a_tick()
     until(dry.finished_events, seconds=A_TICK, what="the dry run")
     ticks = SnapshotStore(f"{dry.environment['DAGSTER_HOME']}/snapshots")
     seen = len(ticks.ticks())

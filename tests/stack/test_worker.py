@@ -101,6 +101,7 @@ def next_tick(stack: Stack) -> bool:
     return done[-1][2]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_the_whole_worker_is_killed_between_a_write_and_its_proof(stack):
     """Its processes die with it, its run fails at once, the next tick repairs, once."""
@@ -145,6 +146,7 @@ def test_one_process_of_the_worker_is_killed_in_the_middle_of_a_tick(stack):
     assert pid_of(stack, WORKER) == worker
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_run_that_redis_lost_is_given_up_and_the_next_one_is_executed(stack):
     """Everything in Redis is gone, without a restart that anybody could notice."""
@@ -167,6 +169,7 @@ def test_a_run_that_redis_lost_is_given_up_and_the_next_one_is_executed(stack):
     assert pid_of(stack, WORKER) == worker
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_redis_hangs_and_then_comes_back_empty(stack):
     """Observation goes on without it; afterwards everything is as before."""
