@@ -38,12 +38,12 @@ def _why(row: dict[str, Any]) -> str:
     if row["error"]:
         return str(row["error"]["message"])
     why, before = str(row["reason"]), row["before"]
-    named = [
-        " ".join(str(one[key]) for key in ("surface", "type", "name"))
-        for one in (before if isinstance(before, list) else ())
-        if one.keys() >= {"surface", "type", "name"}
-    ]
-    return "; ".join((why, *(name for name in named if name not in why)))
+    told = [why]
+    for one in before if isinstance(before, list) else ():
+        if one.keys() >= {"surface", "type", "name"} and str(one["name"]) not in why:
+            kind = f"{one['surface']} {one['type']}"
+            told.append(str(one["name"]) if kind in why else f"{kind} {one['name']}")
+    return "; ".join(told)
 
 
 def _text(value: Any) -> str:
