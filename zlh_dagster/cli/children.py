@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -32,6 +33,7 @@ class Child:
         directory: Its working directory: one without anybody else's ``.env``.
         ready: Tells whether it serves; asked until it does.
         start_seconds: How long that may take.
+        lock: A file that is locked for as long as the program lives, for others to see.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Child:
     directory: Path
     ready: Callable[[], bool] = lambda: True
     start_seconds: float = 60.0
+    lock: Path | None = None
     process: "subprocess.Popen[bytes] | None" = None
     failures: int = 0
     started_at: float = field(default=0.0)
@@ -47,14 +50,21 @@ class Child:
     def start(self) -> None:
         """Starts the program in a session of its own; it ends should this process be killed."""
         self.started_at = time.monotonic()
-        self.process = subprocess.Popen(
-            self.command,
-            env=dict(self.environment),
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
+        with contextlib.ExitStack() as ours:
+            inherited = []
+            if self.lock is not None:
+                file = ours.enter_context(self.lock.open("w"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+                inherited.append(file.fileno())
+            self.process = subprocess.Popen(
+                self.command,
+                env=dict(self.environment),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+                pass_fds=inherited,
+            )
 
     def wait_ready(self, stopping: Callable[[], bool]) -> None:
         """Waits until the program serves.
@@ -91,6 +101,11 @@ class Child:
         _signal(group, signal.SIGKILL)
         self.process.wait()
         self.process = None
+
+
+def lock_of(home: Path, name: str) -> Path:
+    """The file whose lock says that the directory, or one part of the controller, is in use."""
+    return home / f"{name}.lock"
 
 
 def _signal(group: int, number: signal.Signals) -> None:

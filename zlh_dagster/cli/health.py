@@ -11,6 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
+from zlh_dagster.cli.children import lock_of
+from zlh_dagster.cli.parts import Part
 from zlh_dagster.core.launch import DRIFT_SENSOR_FAILED, REPAIR_RUN_FAILED
 from zlh_dagster.core.messages import Message
 from zlh_dagster.core.pulse import GOOD_SECONDS
@@ -99,7 +101,8 @@ def look(services: Services, *, now: float | None = None) -> Health:
     else:
         role = "leading" if leader.deployment == services.deployment else "standby"
     problems += [f"{i.title} since {words(max(moment - i.opened_at, 0))}" for i in failing]
-    if problems and not _daemon_is_here(settings.home):
+    # With a deployment of several machines the daemon may be on another one, whose tick is fresh.
+    if (problems or settings.zlh_deployment is None) and not _daemon_lives(settings.home):
         problems.append(f"no daemon runs on this machine's {settings.home}")
     return Health(age, role, leader.name if leader else None, problems)
 
@@ -113,15 +116,10 @@ def show(out: Console, health: Health, *, as_text: bool) -> int:
     return 0 if health.healthy else 1
 
 
-def _daemon_is_here(home: Path) -> bool:
-    """Whether `zlh up` or `zlh serve daemon` has claimed the directory."""
-    # Parts of `zlh serve` share the first: only `zlh up` has it alone.
-    return any(_alone(home / f"{name}.lock") for name in ("zlh", "daemon"))
-
-
-def _alone(path: Path) -> bool:
+def _daemon_lives(home: Path) -> bool:
+    """Whether there is a daemon, which holds a lock for as long as it lives."""
     try:
-        with path.open() as file:
+        with lock_of(home, Part.DAEMON.value).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -12,7 +13,7 @@ from typing import IO, Any
 from sqlalchemy.exc import SQLAlchemyError
 
 import zlh_dagster
-from zlh_dagster.cli.children import NotStarted
+from zlh_dagster.cli.children import NotStarted, lock_of
 from zlh_dagster.resources.database import connect, explain
 from zlh_dagster.resources.settings import Settings
 from zlh_dagster.schema.upgrade import current, head, upgrade
@@ -20,6 +21,7 @@ from zlh_dagster.schema.upgrade import current, head, upgrade
 LOCATION = "zlh"
 MODULE = "zlh_dagster.definitions"
 LOG_LEVEL = "warning"
+_CLAIM_SECONDS = 0.5
 
 
 class AlreadyUp(Exception):
@@ -39,16 +41,28 @@ def claim(home: Path, kind: int, name: str = "zlh") -> IO[str]:
     """
     os.umask(0o077)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = (home / f"{name}.lock").open("w")
-    try:
-        fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except OSError:
+    lock = lock_of(home, name).open("w")
+    if not _taken(lock, kind):
         lock.close()
         what = "`zlh up` or `zlh serve`" if name == "zlh" else f"`zlh serve {name}`"
         raise AlreadyUp(
             f"another {what} runs on {home}: stop it, or set another DAGSTER_HOME"
         ) from None
     return lock
+
+
+def _taken(lock: IO[str], kind: int) -> bool:
+    """Whether it could be locked; `zlh health` may hold it for a moment."""
+    give_up = time.monotonic() + _CLAIM_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > give_up:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
 
 
 def prepare_home(home: Path) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from zlh_dagster.cli.children import Child, NotStarted
+from zlh_dagster.cli.children import Child, NotStarted, lock_of
 from zlh_dagster.cli.health import Watch, look
 from zlh_dagster.cli.home import (
     LOCATION,
@@ -132,6 +132,7 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
             ],
             environment,
             settings.home,
+            lock=lock_of(settings.home, DAEMON),
         )
     )
     if web:

@@ -9,6 +9,9 @@ from zlh_dagster.resources.redis import RedisUnavailable
 
 KEY = "zlh:good_tick:"
 TIMEOUT = 2.0
+HEARTBEAT = "heartbeat"
+"""Name of the thread that calls the dead man's switch."""
+
 _KEPT_SECONDS = 7 * 86_400
 _log = logging.getLogger(__name__)
 

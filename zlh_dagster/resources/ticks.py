@@ -1,16 +1,12 @@
 """The snapshots of one tick: taken and kept, and read back together."""
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 
 from zlh_dagster.core.judge import Tick
 from zlh_dagster.core.policy import AGENTS, CONTAINERS, OPERATIONS, PAYLOADS, SOURCE_OF
-from zlh_dagster.core.pulse import GOOD_SECONDS
 from zlh_dagster.core.snapshot import Outcome, Snapshot
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.observe import DESIRED_EDGE, observe_all
-from zlh_dagster.resources.pulse import TIMEOUT, call_heartbeat
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.snapshots import SnapshotStore
@@ -30,26 +26,10 @@ def take_tick(
         Each snapshot, and the path of its file.
     """
     _recall_pauses(services, warn)
-    beating = threading.Thread(target=_beat, args=(services,), name="heartbeat", daemon=True)
-    beating.start()
     for snapshot in observe_all(services, tick).snapshots:
         if snapshot.outcome is Outcome.UNOBSERVED:
             warn(f"{snapshot.source} is unobserved: {snapshot.reason}")
         yield snapshot, services.snapshots.write(snapshot)
-    beating.join(TIMEOUT)
-
-
-def _beat(services: Services) -> None:
-    """Calls the dead man's switch while the last good tick is recent: this one is judged later."""
-    url = services.settings.zlh_heartbeat_url
-    if url is None:
-        return
-    try:
-        last = services.pulse.last()
-    except RedisUnavailable:
-        return
-    if last is not None and time.time() - last < GOOD_SECONDS:
-        call_heartbeat(url.get_secret_value())
 
 
 def _recall_pauses(services: Services, warn: Callable[[str], None]) -> None:

@@ -5,6 +5,7 @@ It reads snapshots and Dagster's own storage; the only thing it calls on the net
 
 import json
 import logging
+import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +25,7 @@ from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR, run_config
 from zlh_dagster.jobs.observe import OBSERVE, UNFINISHED
 from zlh_dagster.resources.batch import CONTROLLER
 from zlh_dagster.resources.controller import Assessment, ask, assess
+from zlh_dagster.resources.pulse import HEARTBEAT, call_heartbeat
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.snapshots import SnapshotMissing
@@ -198,10 +200,19 @@ def _standby(services: Services) -> str | None:
 
 
 def _beat(services: Services, assessment: Assessment) -> None:
-    """Notes a good tick; while Redis is away no tick is good, for nothing could be repaired."""
-    if assessment.redis_lost is None and why_not_good(assessment.tick) is None:
-        with suppress(RedisUnavailable):
-            services.pulse.note(time.time())
+    """Notes a good tick and calls the dead man's switch, which no repair waits for.
+
+    While Redis is away no tick is good, for nothing could be repaired.
+    """
+    if assessment.redis_lost is not None or why_not_good(assessment.tick) is not None:
+        return
+    with suppress(RedisUnavailable):
+        services.pulse.note(time.time())
+        if services.settings.zlh_heartbeat_url is not None:
+            url = services.settings.zlh_heartbeat_url.get_secret_value()
+            threading.Thread(
+                target=call_heartbeat, args=(url,), name=HEARTBEAT, daemon=True
+            ).start()
 
 
 def _count(services: Services, tick: Tick, judgement: Judgement) -> None:
