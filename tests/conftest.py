@@ -1,5 +1,6 @@
 """What tests of the whole program share: a real Redis, a pretend edge, a platform database."""
 
+import fcntl
 import shutil
 import subprocess
 import tempfile
@@ -14,6 +15,7 @@ import redis
 import sqlalchemy as sa
 
 from tests.harness import Loop
+from zlh_dagster.cli.home import claim
 from zlh_dagster.resources import database, http, publisher
 from zlh_dagster.resources.redis import connect, server_program
 from zlh_dagster.resources.services import Services
@@ -174,6 +176,13 @@ def platform(
     for services in made.opened:
         services.close()
     engine.dispose()
+
+
+@pytest.fixture
+def daemon(platform: Platform) -> Iterator[None]:
+    """Holds what a daemon holds for as long as it lives."""
+    with claim(platform.home, fcntl.LOCK_EX, "daemon"):
+        yield
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ SRV = "_minecraft._tcp.mc-5000.example.gg"
 
 
 @pytest.fixture
-def working(loop):
+def working(loop, daemon):
     """A loop that has judged a good tick, as one that runs has."""
     loop.minute()
     loop.minute()
@@ -29,7 +29,7 @@ def working(loop):
 
 
 @pytest.fixture
-def led(platform):
+def led(platform, daemon):
     """What a loop that works leaves in Redis: a leader in live mode, and a good tick."""
     services = platform.services()
     services.leadership.take()
@@ -212,7 +212,7 @@ def test_a_record_that_is_not_in_step_is_left_to_the_loop(led, platform, sandbox
         prepare(platform.services(), 5000)
 
 
-def test_a_dry_run_leader_would_put_nothing_back(platform):
+def test_a_dry_run_leader_would_put_nothing_back(platform, daemon):
     services = platform.services(ZLH_REPAIR_MODE="dry-run")
     services.leadership.take()
     services.pulse.note(time.time())

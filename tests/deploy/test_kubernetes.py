@@ -125,6 +125,12 @@ def test_a_run_gets_what_the_code_has():
 
 
 def test_a_daemon_that_does_nothing_is_started_again():
+    for probe in (CODE["livenessProbe"], VALUES["dagsterWebserver"]["livenessProbe"]):
+        timing = {snake(k): v for k, v in probe.items() if k not in ("exec", "httpGet")}
+        assert k8s_model_from_dict(client.V1Probe, timing).period_seconds == 60
+    script = CODE["livenessProbe"]["exec"]["command"][-1]
+    assert script.startswith("zlh health --tell; exec dagster api grpc-health-check")
+    assert script.endswith(f"--port {CODE['port']}")
     probe = DAEMON["livenessProbe"]
     assert probe["exec"]["command"] == ["dagster-daemon", "liveness-check"]
     # Every key is one that Kubernetes knows.

@@ -113,13 +113,13 @@ def test_a_daemon_that_does_nothing_is_started_again():
     first = int(timer["OnActiveSec"].removesuffix("min")) * 60
     assert first > GOOD_SECONDS, "it has had time for a good tick"
     asks, daemon = lines("zlh-health.service"), lines("zlh-daemon.service")
-    assert dict(asks)["ExecStart"].split()[1:] == ["health"]
+    assert dict(asks)["ExecStart"].split()[1:] == ["health", "--tell"]
     assert dict(asks)["OnFailure"] == "zlh-restart.service"
     same = ("User", "EnvironmentFile", "Environment", "WorkingDirectory", *SHUT_IN)
     for key in same:
         assert [v for k, v in asks if k == key] == [v for k, v in daemon if k == key]
     restarts = dict(lines("zlh-restart.service"))["ExecStart"].split()[1:]
-    assert restarts == ["try-restart", "zlh-daemon.service"]
+    assert restarts == ["try-restart", "zlh-worker.service", "zlh-daemon.service"]
     assert "zlh-*.{service,timer}" in (ROOT / "docs/deployment.md").read_text()
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.harness import Loop
-from zlh_dagster.cli.health import GOOD_SECONDS, STALL_SECONDS, Health, Watch, look
+from zlh_dagster.cli.health import GOOD_SECONDS, STALL_SECONDS, Health, Watch, look, tell
 from zlh_dagster.cli.home import claim
 from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.launch import REPAIR_RUN_FAILED
@@ -75,13 +75,6 @@ def test_a_heartbeat_that_fails_is_logged_without_its_address(answer, caplog):
     assert not call_heartbeat("https://hc.example.com/secret-part", transport=transport)
     assert "ZLH_HEARTBEAT_URL" in caplog.text
     assert "secret-part" not in caplog.text
-
-
-@pytest.fixture
-def daemon(platform):
-    """Holds what a daemon holds for as long as it lives."""
-    with claim(platform.home, fcntl.LOCK_EX, "daemon"):
-        yield
 
 
 @pytest.mark.usefixtures("daemon")
@@ -156,7 +149,7 @@ class Clock:
 
 def test_a_loop_that_stands_still_is_told_once_and_once_when_it_goes_on():
     clock, sent, health = Clock(), [], Health(problems=["no good tick yet"])
-    watch = Watch(lambda: health, lambda message: sent.append(message) or True, clock)
+    watch = Watch(lambda: health, lambda message: sent.append(message) or True, clock=clock)
     for _ in range(3):
         clock.now += STALL_SECONDS / 2
         watch.once()
@@ -174,7 +167,7 @@ def test_a_loop_that_stands_still_is_told_once_and_once_when_it_goes_on():
 def test_a_moment_of_weakness_is_not_told():
     clock, sent = Clock(), []
     health = Health(problems=["no good tick yet"])
-    watch = Watch(lambda: health, lambda message: sent.append(message) or True, clock)
+    watch = Watch(lambda: health, lambda message: sent.append(message) or True, clock=clock)
     for _ in range(10):
         clock.now += STALL_SECONDS - 1
         health = Health(problems=["the last good tick was 4 min ago"])
@@ -185,9 +178,46 @@ def test_a_moment_of_weakness_is_not_told():
     assert sent == []
 
 
+def test_what_may_hang_is_started_again_every_ten_minutes_until_the_loop_goes_on():
+    clock, started = Clock(), []
+    health = Health(problems=["the last good tick was 4 min ago"])
+    watch = Watch(
+        lambda: health, lambda _: True, lambda: started.append(clock.now / 60), clock=clock
+    )
+
+    def minutes(number: int) -> None:
+        for _ in range(number):
+            clock.now += 60
+            watch.once()
+
+    minutes(27)
+    assert started == [5, 15, 25]
+    health = Health(1.0, "leading", "me")
+    minutes(1)
+    health = Health(problems=["nobody leads"])
+    minutes(6)
+    assert started == [5, 15, 25, 33]
+
+
+def test_a_probe_tells_once_that_the_loop_stands_still_and_once_that_it_goes_on(loop, sandbox):
+    """Each call is a process of its own."""
+    loop.minute()
+    unwell, well = Health(problems=["nobody leads"]), Health(1.0, "leading", "me")
+    began = time.time()
+    for minute, health in enumerate([well, *[unwell] * 8, well, well]):
+        tell(loop.services, health, now=began + 60 * minute)
+    told = [m.payload["embeds"][0]["title"] for m in sandbox.edge.discord.inbox()]
+    assert [title.partition(":")[0] for title in told] == ["The loop stands still", "Over"]
+    (loop.services.settings.home / "stall.json").write_text("{}")
+    tell(loop.services, unwell, now=began)
+    assert len(sandbox.edge.discord.inbox()) == 2
+
+
 def test_what_discord_did_not_take_is_told_at_the_next_look():
     clock, tried = Clock(), []
-    watch = Watch(lambda: Health(problems=["x"]), lambda message: tried.append(message), clock)
+    watch = Watch(
+        lambda: Health(problems=["x"]), lambda message: tried.append(message), clock=clock
+    )
     clock.now = STALL_SECONDS
     watch.once()
     watch.once()

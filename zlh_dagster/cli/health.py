@@ -1,11 +1,12 @@
 """`zlh health`: whether the loop works, for probes; and who tells the operator when it does not."""
 
+import contextlib
 import fcntl
 import json
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from zlh_dagster.resources.services import Services
 
 STALL_SECONDS = 300.0
 """For so long the loop may be unwell before it is told: a restart of everything takes less."""
+
+AGAIN_SECONDS = 600.0
+"""After so long without a good tick what may hang is started once more."""
 
 LOOP_STALLED = "loop_stalled"
 """Its heading in the runbook."""
@@ -128,12 +132,42 @@ def _daemon_lives(home: Path) -> bool:
     return False
 
 
+@dataclass(slots=True)
+class Stall:
+    """What is known of a loop that may stand still.
+
+    Attributes:
+        well: When it was well last, or looked at first, in seconds of one clock.
+        told: Whether the operator knows that it stands still.
+    """
+
+    well: float
+    told: bool = False
+
+    def see(self, health: Health, now: float, send: Callable[[Message], bool]) -> None:
+        """Tells the operator that it stands still, and that it goes on; once each.
+
+        Args:
+            health: How it is now.
+            now: Of the same clock.
+            send: Takes a message; whether it was delivered.
+        """
+        unwell = now - self.well
+        if health.healthy:
+            if self.told:
+                self.told = not send(goes_on(unwell))
+            self.well = now
+        elif unwell >= STALL_SECONDS and not self.told:
+            self.told = send(stands_still(unwell, health))
+
+
 class Watch:
-    """Tells the operator when the loop stands still, and when it goes on; once each.
+    """Sees to it, in the process that keeps all others, that no stall lasts and none is missed.
 
     Args:
         look: How it goes now.
         send: Takes a message; whether it was delivered.
+        start_again: Called when the loop stands still, and every ten minutes until it goes on.
         clock: Seconds that only go forward.
         say: Told once that it works.
     """
@@ -142,33 +176,55 @@ class Watch:
         self,
         look: Callable[[], Health],
         send: Callable[[Message], bool],
+        start_again: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._look, self._send, self._say, self._clock = look, send, say, clock
+        self._start_again = start_again
         self._said = False
-        self._well = clock()
-        self._told = False
+        self._stall = Stall(clock())
+        self._due = STALL_SECONDS
 
     def once(self) -> None:
         """One look; the time before the first good tick counts from the start."""
         health = self._look()
         now = self._clock()
-        unwell = now - self._well
+        unwell = now - self._stall.well
+        self._stall.see(health, now, self._send)
         if health.healthy:
+            self._due = STALL_SECONDS
             if not self._said:
                 self._said = True
                 self._say(health.line())
-            if self._told:
-                self._told = not self._send(goes_on(unwell))
-            self._well = now
-        elif unwell >= STALL_SECONDS and not self._told:
-            self._told = self._send(stands_still(unwell, health))
+        elif unwell >= self._due:
+            self._due = unwell + AGAIN_SECONDS
+            self._start_again()
 
     def run(self, over: threading.Event) -> None:
         """Looks until it is over."""
         while not over.wait(_LOOK_SECONDS):
             self.once()
+
+
+def tell(services: Services, health: Health, *, now: float | None = None) -> None:
+    """The same for `zlh health --tell`, which knows by a file how it was when it was called last.
+
+    Args:
+        services: Of this deployment.
+        health: How it is now.
+        now: Seconds since the epoch, the present unless given.
+    """
+    moment = time.time() if now is None else now
+    path = services.settings.home / "stall.json"
+    try:
+        kept = json.loads(path.read_text())
+        stall = Stall(min(float(kept["well"]), moment), kept["told"] is True)
+    except (OSError, ValueError, TypeError, KeyError):
+        stall = Stall(moment)
+    stall.see(health, moment, services.discord.send)
+    with contextlib.suppress(OSError):
+        path.write_text(json.dumps(asdict(stall)))
 
 
 def stands_still(seconds: float, health: Health) -> Message:

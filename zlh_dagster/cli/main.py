@@ -116,16 +116,26 @@ def status(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def health(as_json: AsJson = False) -> None:
+def health(
+    as_json: AsJson = False,
+    tell: Annotated[
+        bool,
+        typer.Option("--tell", help="tell Discord when it is unwell for 5 minutes, and when over"),
+    ] = False,
+) -> None:
     """Whether the loop works, for probes. Example: zlh health && echo well.
 
-    Exit status: 0 while the last good tick is recent and this deployment leads or properly stands
-    by, 1 otherwise.
+    Exit status: 0 while the last good tick is recent, this deployment leads or properly stands by
+    and its daemon lives, 1 otherwise. `zlh up` tells Discord by itself; below another supervisor a
+    probe does, with --tell.
     """
-    from zlh_dagster.cli.health import look, show
+    from zlh_dagster.cli import health as loop
 
     with _services() as services:
-        raise typer.Exit(show(_out, look(services), as_text=not as_json))
+        found = loop.look(services)
+        if tell:
+            loop.tell(services, found)
+        raise typer.Exit(loop.show(_out, found, as_text=not as_json))
 
 
 @app.command()

@@ -27,7 +27,7 @@ from zlh_dagster.resources.redis import RedisUnavailable, answers, embedded_comm
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import Settings
 
-DAEMON = "daemon"
+WORKER, CODE_SERVER, DAEMON = "worker", "code server", "daemon"
 _END_SECONDS = 15.0
 
 
@@ -62,12 +62,12 @@ def run(settings: Settings, *, web: bool, say: Callable[[str], None]) -> int:
             child.wait_ready(stopping)
         if not stopping():
             say(_greeting(settings, web=web))
-        with _watched(settings, say):
-            _watch(children, stopping, say, set_back=lambda: _set_back(settings, children, say))
+        with _watched(settings, say) as stalled:
+            _watch(children, stopping, stalled, say, settings)
     finally:
         for child in reversed(children):
             child.stop()
-            if child.name == "code server":
+            if child.name == CODE_SERVER:
                 _give_up_the_lead(settings)
         lock.close()
     say("stopped")
@@ -106,10 +106,10 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
     if settings.zlh_run_launcher == "celery":
         # Nothing waits for it: while it is not there yet, runs are started without it.
         command = [sys.executable, "-m", "zlh_dagster.runs.worker"]
-        children.append(Child("worker", command, environment, settings.home))
+        children.append(Child(WORKER, command, environment, settings.home))
     children.append(
         Child(
-            "code server",
+            CODE_SERVER,
             [
                 *(sys.executable, "-m", "dagster", "api", "grpc"),
                 *("--module-name", MODULE),
@@ -157,17 +157,20 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
 def _watch(
     children: list[Child],
     stopping: "_Stopping",
+    stalled: threading.Event,
     say: Callable[[str], None],
-    *,
-    set_back: Callable[[], None],
+    settings: Settings,
 ) -> None:
-    """Restarts whatever ends by itself, until asked to stop, and sees a clock that is set back."""
+    """Restarts what ends by itself, and what may hang or wait for an old clock, until the end."""
     due: dict[str, float] = {}
     began = time.time() - time.monotonic()
     while not stopping():
         ahead, began = began, time.time() - time.monotonic()
         if ahead - began > AHEAD_SECONDS:
-            set_back()
+            _set_back(settings, children, say)
+        if stalled.is_set():
+            stalled.clear()
+            _start_again(children, say)
         for child in children:
             if child.alive():
                 continue
@@ -194,16 +197,26 @@ def _set_back(settings: Settings, children: list[Child], say: Callable[[str], No
     daemon.start()
 
 
+def _start_again(children: list[Child], say: Callable[[str], None]) -> None:
+    """What the loop consists of: one of them may hang, which shows in nothing but its silence."""
+    loop = [child for child in children if child.name in (WORKER, CODE_SERVER, DAEMON)]
+    say(f"the loop stands still; starting again: {', '.join(child.name for child in loop)}")
+    for child in reversed(loop):
+        child.stop()
+    for child in loop:
+        child.start()
+
+
 @contextmanager
-def _watched(settings: Settings, say: Callable[[str], None]) -> Iterator[None]:
-    """Tells the operator when the loop stands still, whatever it is that hangs."""
-    over = threading.Event()
+def _watched(settings: Settings, say: Callable[[str], None]) -> Iterator[threading.Event]:
+    """Tells the operator when the loop stands still, and asks for a new start by the event."""
+    over, stalled = threading.Event(), threading.Event()
     with Services(settings) as services:
-        watch = Watch(lambda: look(services), services.discord.send, say=say)
+        watch = Watch(lambda: look(services), services.discord.send, stalled.set, say=say)
         thread = threading.Thread(target=watch.run, args=(over,), name="health", daemon=True)
         thread.start()
         try:
-            yield
+            yield stalled
         finally:
             over.set()
             thread.join(_END_SECONDS)
