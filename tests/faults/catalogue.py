@@ -227,7 +227,17 @@ REDIS = [
         quick=True,
     ),
     Fault("Redis hangs for 20 s", "every call to it is bounded in time", _redis(_hang_redis)),
+    Fault(
+        "Redis hangs for 20 s, between write and check",
+        f"nothing more is written by that run; {NEXT_TICK}",
+        _redis(_hang_redis, between=True),
+    ),
     Fault("connections to Redis are cut over and over", "as without Redis", _redis(_lose_answers)),
+    Fault(
+        "connections to Redis are cut over and over, between write and check",
+        f"nothing more is written by that run; {NEXT_TICK}",
+        _redis(_lose_answers, between=True),
+    ),
     Fault(
         "the lease is overwritten, between write and check",
         f"nothing more is written by that run; {NEXT_TICK}",
