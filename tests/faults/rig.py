@@ -66,6 +66,11 @@ class OwnRedis:
         )
         until(lambda: answers(self.url), seconds=20, what="Redis")
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)

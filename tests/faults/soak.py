@@ -5,9 +5,7 @@ anywhere, and memory and open files of the processes that lived all the time hav
 """
 
 import argparse
-import contextlib
 import json
-import os
 import random
 import re
 import statistics
@@ -17,15 +15,12 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+from tests.faults import usage
 from tests.faults.catalogue import ALL
-from tests.faults.rig import Controller, Rig, Seen
+from tests.faults.rig import Rig, Seen
 from tests.stack.planted import files, leaks, redis_keys, web_pages
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results" / "soak.json"
-GROWTH = 1.5
-"""Memory and open files may end at so many times what they were after the first faults."""
-
-_WARM = 5
 
 
 def main() -> int:
@@ -48,14 +43,18 @@ def main() -> int:
         rig = Rig(Path(directory))
         try:
             rig.start()
-            seen, usage, problems = _endure(rig, faults, chance, seconds=given.minutes * 60)
-            problems += [*_grown(usage), *_leaked(rig)]
+            seen, looks, problems = _endure(rig, faults, chance, seconds=given.minutes * 60)
+            use = list(usage.judge(looks))
+            problems += [*(text for text, bad in use if bad), *_leaked(rig)]
         finally:
             rig.close()
+    for text, _ in use:
+        _say(text)
     for problem in problems:
         _say(f"PROBLEM: {problem}")
     RESULTS.parent.mkdir(exist_ok=True)
     result = {"seed": given.seed, "faults": _table(seen), "problems": problems}
+    result["use"] = [text for text, _ in use]
     RESULTS.write_text(json.dumps(result, indent=1))
     _say(f"{len(seen)} faults, {len(_table(seen))} kinds, {len(problems)} problems")
     return 1 if problems else 0
@@ -69,7 +68,7 @@ def _endure(rig: Rig, faults: list, chance: random.Random, *, seconds: float) ->
     """
     seen: list[Seen] = []
     problems: list[str] = []
-    usage: list[dict[str, tuple[int, int, int]]] = []
+    looks: list[dict[str, usage.Use]] = []
     give_up = time.monotonic() + seconds
     left: list = []
     while time.monotonic() < give_up:
@@ -77,48 +76,18 @@ def _endure(rig: Rig, faults: list, chance: random.Random, *, seconds: float) ->
         fault = left.pop()
         try:
             one = rig.endure(fault)
-        except AssertionError as error:
-            problems.append(f"{fault.name}: {error}")
+        except Exception as error:  # noqa: BLE001 - the hour goes on
+            problems.append(f"{fault.name}: {type(error).__name__}: {error}")
             _say(f"PROBLEM: {problems[-1]}")
             if not rig.recovers():
                 problems.append(f"{fault.name}: the loop did not come back at all")
                 break
             continue
         seen.append(one)
-        usage.append({f"{c.name} {k}": v for c in rig.controllers for k, v in _usage(c).items()})
+        looks.append(usage.look(rig))
         statuses = ", ".join(f"{n} {status}" for status, n in sorted(one.statuses.items()))
         _say(f"{fault.name}: back after {one.seconds:.1f} s; {statuses}; told {len(one.titles)}")
-    return seen, usage, problems
-
-
-def _usage(controller: Controller) -> dict[str, tuple[int, int, int]]:
-    """Process, resident memory in KiB and open files, of each part."""
-    found = {}
-    for part in ("daemon", "code server", "web server"):
-        with contextlib.suppress(OSError, AssertionError):
-            pid = controller.pid(part)
-            status = Path(f"/proc/{pid}/status").read_text()
-            resident = int(status.split("VmRSS:")[1].split()[0])
-            found[part] = (pid, resident, len(os.listdir(f"/proc/{pid}/fd")))
-    return found
-
-
-def _grown(usage: list[dict[str, tuple[int, int, int]]]) -> list[str]:
-    """Which processes that lived all the time take much more than after the first faults."""
-    by_process: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
-    for look in usage:
-        for part, (pid, memory, opened) in look.items():
-            by_process[part, pid].append((memory, opened))
-    problems = []
-    for (part, _), looks in by_process.items():
-        if len(looks) < 2 * _WARM:
-            continue
-        for what, index in (("KiB", 0), ("open files", 1)):
-            before = statistics.median(look[index] for look in looks[:_WARM])
-            after = statistics.median(look[index] for look in looks[-_WARM:])
-            if after > GROWTH * before:
-                problems.append(f"{part} grew from {before:.0f} to {after:.0f} {what}")
-    return problems
+    return seen, looks, problems
 
 
 def _leaked(rig: Rig) -> list[str]:

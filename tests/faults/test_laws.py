@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.faults.laws import check_rows, check_told, check_writes
+from tests.faults.usage import Use, judge
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=timezone.utc)
 
@@ -61,6 +62,16 @@ def test_rows_that_break_a_law(rows, law):
 def test_writes_that_break_a_law(writes, law):
     with pytest.raises(AssertionError, match=law):
         check_writes(writes, [row(), row(status="refused")], "cloudflare")
+
+
+def test_what_grows_is_told_and_what_was_never_measured_too():
+    flat = [{"daemon": Use(7, 100_000, 40), "worker": Use(n, 1, 1)} for n in range(50)]
+    assert [text for text, bad in judge(flat) if bad] == ["worker lived through 1 faults at most"]
+    leaking = [{"daemon": Use(7, 100_000 + 1_000 * n, 40 + n)} for n in range(50)]
+    assert [text for text, bad in judge(leaking) if bad] == [
+        "daemon, 50 faults: from 100 to 144 MiB",
+        "daemon, 50 faults: from 42 to 87 open files",
+    ]
 
 
 def test_a_row_that_nobody_was_told_of():
