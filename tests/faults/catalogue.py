@@ -10,7 +10,8 @@ from datetime import timedelta
 
 from tests.faults.machine import Clock, may_mount
 from tests.faults.rig import BACK_SECONDS, LEASE_SECONDS, PARTS, Controller, Fault, Rig, kill
-from tests.stack.stack import until
+from tests.stack.stack import children_of, until
+from zlh_dagster.cli.health import GOOD_SECONDS, STALL_SECONDS
 from zlh_dagster.resources.gate import LIMIT_SECONDS
 from zlh_dagster.resources.lease import KEY as LEASE
 from zlh_dagster.resources.redis import connect
@@ -65,6 +66,28 @@ def _kill_everything(rig: Rig) -> None:
         leader.process = None
     until(lambda: rig.leader not in (None, leader), seconds=3 * LEASE_SECONDS, what="the standby")
     leader.up()
+
+
+def _stand_still(part: str) -> Callable[[Rig], None]:
+    """A part of the leader lives and does nothing; the edge is repaired, then it starts anew."""
+
+    def happen(rig: Rig) -> None:
+        leader = rig.leads()
+        hanging = leader.pid(part)
+        for pid in {hanging, *children_of(hanging)}:
+            kill(pid, signal.SIGSTOP)
+        give_up = time.monotonic() + BACK_SECONDS
+        while not rig.in_step():
+            assert time.monotonic() < give_up, f"no repair while the {part} stands still"
+            rig.ask()
+            time.sleep(12)
+        until(
+            lambda: leader.pid(part) != hanging,
+            seconds=GOOD_SECONDS + STALL_SECONDS + BACK_SECONDS,
+            what=f"another {part}",
+        )
+
+    return happen
 
 
 def _redis(action: Callable[[Rig], None], *, between: bool = False) -> Callable[[Rig], None]:
@@ -206,6 +229,18 @@ PROCESSES = [
         "the standby takes over; the late one writes nothing more",
         _stop_the_holder,
         quick=True,
+    ),
+    *(
+        Fault(
+            f"the {part} of the leader stands still for good",
+            f"repairs go on {how} within two minutes; `zlh up` starts it again after {after}",
+            _stand_still(part),
+        )
+        for part, how, after in (
+            ("worker", "in processes of their own", "two"),
+            ("code server", "by the standby", "two"),
+            ("daemon", "by the standby", "eight"),
+        )
     ),
     Fault(
         "kill -9 of a whole deployment, between write and check",

@@ -12,6 +12,7 @@ from dagster._core.launcher import DefaultRunLauncher, LaunchRunContext, WorkerS
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
 from tests.runs.test_locks import HOLDS
+from zlh_dagster.cli.hangs import takes_runs
 from zlh_dagster.resources.settings import SettingsError
 from zlh_dagster.runs.broker import celery_config
 from zlh_dagster.runs.launcher import WarmRunLauncher
@@ -109,6 +110,22 @@ def test_without_a_worker_a_run_is_started_cold(platform, instance, launcher):
     assert queued(platform) == 0
     [said] = [e for e in instance.all_logs(run.run_id) if "no worker runs" in e.message]
     assert "process of its own" in said.message
+
+
+def test_beside_a_worker_that_takes_nothing_the_next_run_is_started_cold(
+    platform, instance, launcher
+):
+    lost, run = a_run(instance, "STARTING"), a_run(instance, "STARTING")
+    with Locks(platform.home).hold(WORKER):
+        launch(launcher, lost)
+        assert not takes_runs(platform.settings())
+        launch(launcher, run)
+    assert launcher._cold.launched == [run.run_id]
+    assert queued(platform) == 1
+    [said] = [e for e in instance.all_logs(run.run_id) if "takes no runs" in e.message]
+    assert "process of its own" in said.message
+    platform.services().redis.flushall()
+    assert takes_runs(platform.settings())
 
 
 def test_without_redis_a_run_is_started_cold(platform, instance):

@@ -33,6 +33,7 @@ class Child:
         directory: Its working directory: one without anybody else's ``.env``.
         ready: Tells whether it serves; asked until it does.
         start_seconds: How long that may take.
+        works: Tells, while it lives, whether it does its work.
         lock: A file that is locked for as long as the program lives, for others to see.
     """
 
@@ -42,6 +43,7 @@ class Child:
     directory: Path
     ready: Callable[[], bool] = lambda: True
     start_seconds: float = 60.0
+    works: Callable[[], bool] = lambda: True
     lock: Path | None = None
     process: "subprocess.Popen[bytes] | None" = None
     failures: int = 0

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import json
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -34,8 +33,6 @@ LOOP_STALLED = "loop_stalled"
 
 OF_ITSELF = (REPAIR_RUN_FAILED, DRIFT_SENSOR_FAILED)
 """Incidents of the loop itself: what would remind of them is what fails."""
-
-_LOOK_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +197,6 @@ class Watch:
         elif unwell >= self._due:
             self._due = unwell + AGAIN_SECONDS
             self._start_again()
-
-    def run(self, over: threading.Event) -> None:
-        """Looks until it is over."""
-        while not over.wait(_LOOK_SECONDS):
-            self.once()
 
 
 def tell(services: Services, health: Health, *, now: float | None = None) -> None:

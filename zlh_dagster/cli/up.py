@@ -8,10 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 from zlh_dagster.cli.children import Child, NotStarted, lock_of
+from zlh_dagster.cli.hangs import Hangs, serves_code, serves_web, takes_runs
 from zlh_dagster.cli.health import Watch, look
 from zlh_dagster.cli.home import (
     LOCATION,
@@ -29,6 +31,7 @@ from zlh_dagster.resources.settings import Settings
 
 WORKER, CODE_SERVER, DAEMON = "worker", "code server", "daemon"
 _END_SECONDS = 15.0
+_LOOK_SECONDS = 15.0
 
 
 def run(settings: Settings, *, web: bool, say: Callable[[str], None]) -> int:
@@ -62,8 +65,8 @@ def run(settings: Settings, *, web: bool, say: Callable[[str], None]) -> int:
             child.wait_ready(stopping)
         if not stopping():
             say(_greeting(settings, web=web))
-        with _watched(settings, say) as stalled:
-            _watch(children, stopping, stalled, say, settings)
+        with _watched(settings, children, say) as hanging:
+            _watch(children, stopping, hanging, say, settings)
     finally:
         for child in reversed(children):
             child.stop()
@@ -106,7 +109,12 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
     if settings.zlh_run_launcher == "celery":
         # Nothing waits for it: while it is not there yet, runs are started without it.
         command = [sys.executable, "-m", "zlh_dagster.runs.worker"]
-        children.append(Child(WORKER, command, environment, settings.home))
+        children.append(
+            Child(
+                *(WORKER, command, environment, settings.home),
+                works=lambda: takes_runs(settings),
+            )
+        )
     children.append(
         Child(
             CODE_SERVER,
@@ -120,6 +128,7 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
             environment,
             settings.home,
             ready=lambda: _accepts(str(code)),
+            works=lambda: serves_code(str(code)),
         )
     )
     children.append(
@@ -149,6 +158,7 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
                 environment,
                 settings.home,
                 ready=lambda: _accepts(address),
+                works=lambda: serves_web(*address),
             )
         )
     return children
@@ -157,7 +167,7 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
 def _watch(
     children: list[Child],
     stopping: "_Stopping",
-    stalled: threading.Event,
+    hanging: "SimpleQueue[list[Child]]",
     say: Callable[[str], None],
     settings: Settings,
 ) -> None:
@@ -168,9 +178,8 @@ def _watch(
         ahead, began = began, time.time() - time.monotonic()
         if ahead - began > AHEAD_SECONDS:
             _set_back(settings, children, say)
-        if stalled.is_set():
-            stalled.clear()
-            _start_again(children, say)
+        with suppress(Empty):
+            _start_again(hanging.get_nowait(), say)
         for child in children:
             if child.alive():
                 continue
@@ -198,25 +207,40 @@ def _set_back(settings: Settings, children: list[Child], say: Callable[[str], No
 
 
 def _start_again(children: list[Child], say: Callable[[str], None]) -> None:
-    """What the loop consists of: one of them may hang, which shows in nothing but its silence."""
-    loop = [child for child in children if child.name in (WORKER, CODE_SERVER, DAEMON)]
-    say(f"the loop stands still; starting again: {', '.join(child.name for child in loop)}")
-    for child in reversed(loop):
+    say(f"starting again what may hang: {', '.join(child.name for child in children)}")
+    for child in reversed(children):
         child.stop()
-    for child in loop:
+    for child in children:
         child.start()
 
 
 @contextmanager
-def _watched(settings: Settings, say: Callable[[str], None]) -> Iterator[threading.Event]:
-    """Tells the operator when the loop stands still, and asks for a new start by the event."""
-    over, stalled = threading.Event(), threading.Event()
+def _watched(
+    settings: Settings, children: list[Child], say: Callable[[str], None]
+) -> Iterator["SimpleQueue[list[Child]]"]:
+    """Tells the operator when the loop stands still; yields who is to be started again."""
+    over, hanging = threading.Event(), SimpleQueue[list[Child]]()
+    # The daemon answers nobody: that it hangs shows in nothing but a loop that stands still.
+    loop = [child for child in children if child.name in (WORKER, CODE_SERVER, DAEMON)]
+    hangs = Hangs(children)
     with Services(settings) as services:
-        watch = Watch(lambda: look(services), services.discord.send, stalled.set, say=say)
-        thread = threading.Thread(target=watch.run, args=(over,), name="health", daemon=True)
+        watch = Watch(
+            lambda: look(services), services.discord.send, lambda: hanging.put(loop), say=say
+        )
+
+        def run() -> None:
+            while not over.wait(_LOOK_SECONDS):
+                try:
+                    watch.once()
+                    for child in hangs.once():
+                        hanging.put([child])
+                except Exception as error:  # noqa: BLE001 - it looks again, whatever it was
+                    say(f"whether all is well is not known: {type(error).__name__}: {error}")
+
+        thread = threading.Thread(target=run, name="health", daemon=True)
         thread.start()
         try:
-            yield stalled
+            yield hanging
         finally:
             over.set()
             thread.join(_END_SECONDS)

@@ -6,6 +6,7 @@ Everything is built from the settings in memory; no address and no password is w
 from typing import Any
 from urllib.parse import quote
 
+from dagster_celery.defaults import task_default_queue
 from redis.connection import UnixDomainSocketConnection, parse_url
 
 from zlh_dagster.resources.leader import deployment_id
@@ -46,13 +47,21 @@ def broker_url(url: str) -> str:
     return f"{scheme}://{user}{where}:{parts.get('port', 6379)}/{database}"
 
 
+def waiting_key(settings: Settings) -> str:
+    """The list in Redis of runs that no worker has taken yet.
+
+    A worker takes a run at once, for no more are started at the same time than it has processes
+    for: what stays there waits for a worker that hangs.
+    """
+    return f"{_prefix(settings)}{task_default_queue}"
+
+
 def celery_config(settings: Settings) -> dict[str, Any]:
     """What both ends of the queue are configured with."""
-    deployment = deployment_id(settings.home, settings.zlh_deployment)
     return {
         "broker_use_ssl": _ssl(settings.redis_url),
         "broker_transport_options": {
-            "global_keyprefix": f"{KEY_PREFIX}:{deployment}:",
+            "global_keyprefix": _prefix(settings),
             "socket_timeout": _SOCKET_SECONDS,
             "socket_connect_timeout": _SOCKET_SECONDS,
             "socket_keepalive": True,
@@ -79,6 +88,10 @@ def celery_config(settings: Settings) -> dict[str, Any]:
         # Only for tasks that are acknowledged late, of which there are none; unset it warns.
         "worker_cancel_long_running_tasks_on_connection_loss": True,
     }
+
+
+def _prefix(settings: Settings) -> str:
+    return f"{KEY_PREFIX}:{deployment_id(settings.home, settings.zlh_deployment)}:"
 
 
 def _ssl(url: str) -> dict[str, Any] | None:

@@ -27,8 +27,11 @@ from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 from zlh_dagster.resources.redis import connect
 from zlh_dagster.resources.settings import Settings, load_settings
 from zlh_dagster.runs.alive import locks_of
-from zlh_dagster.runs.broker import TASK_EXECUTE_RUN, broker_url, celery_config
+from zlh_dagster.runs.broker import TASK_EXECUTE_RUN, broker_url, celery_config, waiting_key
 from zlh_dagster.runs.locks import WORKER
+
+TAKEN_SECONDS = 1.0
+"""A worker that has left an earlier run waiting for so long hangs."""
 
 TERMINATE_SECONDS = 10.0
 """Between asking a run to end and ending its process; a write gives up before that."""
@@ -50,6 +53,7 @@ class WarmRunLauncher(CeleryRunLauncher):
             inst_data=inst_data,
         )
         self._redis_url = settings.redis_url
+        self._waiting = waiting_key(settings)
         self._locks = locks_of(settings)
         self._cold = DefaultRunLauncher()
 
@@ -132,7 +136,11 @@ class WarmRunLauncher(CeleryRunLauncher):
             return "no worker runs"
         try:
             with connect(self._redis_url) as client:
-                client.ping()
+                give_up = time.monotonic() + TAKEN_SECONDS
+                while client.llen(self._waiting):
+                    if time.monotonic() > give_up:
+                        return "the worker takes no runs"
+                    time.sleep(0.05)
         except redis.RedisError as error:
             return f"Redis does not answer ({type(error).__name__})"
         return None

@@ -1,0 +1,71 @@
+"""Which part of the controller lives and does not work: such a one is started again."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import httpx
+import redis
+
+from zlh_dagster.cli.children import Child
+from zlh_dagster.resources.redis import connect
+from zlh_dagster.resources.settings import Settings
+from zlh_dagster.runs.broker import waiting_key
+
+HANG_SECONDS = 120.0
+"""For so long a part may not answer: a cold start on a busy machine takes less."""
+
+_ANSWER_SECONDS = 10.0
+
+
+class Hangs:
+    """Asks each part whether it works.
+
+    Args:
+        children: The parts; those without a question always do.
+        clock: Seconds that only go forward, the same as theirs.
+    """
+
+    def __init__(
+        self, children: Sequence[Child], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._children, self._clock = children, clock
+        self._worked = {child.name: clock() for child in children}
+
+    def once(self) -> Iterator[Child]:
+        """One look; yields who has not worked for too long."""
+        for child in self._children:
+            if child.works():
+                self._worked[child.name] = self._clock()
+            elif self._clock() - max(self._worked[child.name], child.started_at) > HANG_SECONDS:
+                yield child
+
+
+def takes_runs(settings: Settings) -> bool:
+    """Whether no run waits for a worker; while Redis is away that is not the worker's fault."""
+    try:
+        with connect(settings.redis_url) as client:
+            return not client.llen(waiting_key(settings))
+    except redis.RedisError:
+        return True
+
+
+def serves_code(socket: str) -> bool:
+    """Whether the code server at a Unix socket answers the opening of a gRPC connection."""
+    import grpc
+
+    with grpc.insecure_channel(f"unix:{socket}") as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_ANSWER_SECONDS)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
+
+
+def serves_web(host: str, port: int) -> bool:
+    """Whether the web server answers."""
+    address = f"[{host}]" if ":" in host else host
+    try:
+        httpx.get(f"http://{address}:{port}/server_info", timeout=_ANSWER_SECONDS, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return True
