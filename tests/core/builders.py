@@ -30,6 +30,7 @@ def container(vmid: int = 5000, game: str = "minecraft", **values: Any) -> dict[
         "lastBackupAt": None,
         "backupEveryHours": None,
         "createdAt": "2029-01-01T00:00:00.000000+00:00",
+        "unreadable": None,
         **values,
     }
     for column in ("payload", "allocatedPorts"):

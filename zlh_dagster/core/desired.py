@@ -1,8 +1,8 @@
 """From the platform's rows to the records that should exist.
 
 The platform frame has the columns of ``ContainerInstance`` that matter here: ``vmid, ctype,
-hostname, ip, allocatedPorts, payload, lifecycle, billingStatus, maintenanceReason``; the JSON
-columns hold text or null.
+hostname, ip, allocatedPorts, payload, lifecycle, billingStatus, maintenanceReason, unreadable``;
+the JSON columns hold text or null.
 """
 
 import json
@@ -14,12 +14,24 @@ from typing import Any
 import pandas as pd
 
 from zlh_dagster.core import names
-from zlh_dagster.core.model import BACKEND, DNS_TTL, RECORD_COLUMNS, Surface, rows_of
+from zlh_dagster.core.model import (
+    BACKEND,
+    DNS_TTL,
+    RECORD_COLUMNS,
+    UNREADABLE,
+    Surface,
+    rows_of,
+)
 
 DESIRED_COLUMNS: dict[str, str] = {**RECORD_COLUMNS, "vmid": "Int64", "guard": "object"}
 """A desired record also knows its server, and why that server must not be touched (or null)."""
 
-INVALID_COLUMNS = ("vmid", "reason")
+INVALID_COLUMNS: dict[str, str] = {"vmid": "Int64", "reason": "object"}
+"""Columns of a frame of rows that could not be used; ``vmid`` is null where it is that which cannot
+be read."""
+
+ROW_UNUSABLE = "row_unusable"
+"""Code of the refusal of a server whose row cannot be read or published."""
 
 MAINTENANCE = "maintenance: the server is locked for maintenance"
 
@@ -65,6 +77,9 @@ def guard_reason(row: Mapping[str, Any]) -> str | None:
 
     Its first word is the code of the refusal.
     """
+    unreadable = unreadable_reason(row)
+    if unreadable is not None:
+        return f"{ROW_UNUSABLE}: {unreadable}"
     if row["lifecycle"] != "active":
         return f"lifecycle is {row['lifecycle']}, not active"
     if row["billingStatus"] not in ("active", "past_due"):
@@ -72,6 +87,17 @@ def guard_reason(row: Mapping[str, Any]) -> str | None:
     if is_locked(row):
         return MAINTENANCE
     return None
+
+
+def unreadable_reason(row: Mapping[str, Any]) -> str | None:
+    """What of a row cannot be read, or ``None``: then all of it can be relied on."""
+    reason = row[UNREADABLE]
+    return None if reason is None or pd.isna(reason) else str(reason)
+
+
+def readable(platform: pd.DataFrame) -> pd.DataFrame:
+    """The rows that can be relied on."""
+    return platform[platform[UNREADABLE].isna()]
 
 
 def is_locked(row: Mapping[str, Any]) -> bool:
@@ -154,6 +180,11 @@ def desired_edge(platform: pd.DataFrame, config: EdgeConfig) -> DesiredEdge:
     zone = config.zone or ""
     claims = Counter(claimed_labels(platform, zone))
     for row in rows_of(platform):
+        unreadable = unreadable_reason(row)
+        if unreadable is not None:
+            vmid = None if pd.isna(row["vmid"]) else int(row["vmid"])
+            invalid.append({"vmid": vmid, "reason": unreadable})
+            continue
         if row["ctype"] != "game":
             continue
         try:
@@ -169,8 +200,13 @@ def desired_edge(platform: pd.DataFrame, config: EdgeConfig) -> DesiredEdge:
             rows.extend(records_of(server, config))
     return DesiredEdge(
         records=desired_frame(rows),
-        invalid=pd.DataFrame(invalid, columns=list(INVALID_COLUMNS)),
+        invalid=invalid_frame(invalid),
     )
+
+
+def invalid_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """A frame with the columns and types of :data:`INVALID_COLUMNS`."""
+    return pd.DataFrame(rows, columns=list(INVALID_COLUMNS)).astype(INVALID_COLUMNS)
 
 
 def desired_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -182,6 +218,16 @@ def desired_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def claimed_labels(platform: pd.DataFrame, zone: str) -> Iterable[str]:
     """The label of every game server, usable or not, in whatever state; none is an orphan."""
-    for hostname in platform.loc[platform["ctype"] == "game", "hostname"]:
+    for hostname in _of_games(platform)["hostname"]:
         if isinstance(hostname, str):
             yield names.normalise_name(hostname).removesuffix(f".{zone}")
+
+
+def all_labels_known(platform: pd.DataFrame) -> bool:
+    """Whether every game server's host name can be read; otherwise any record may be its own."""
+    return bool(_of_games(platform)["hostname"].notna().all())
+
+
+def _of_games(platform: pd.DataFrame) -> pd.DataFrame:
+    """The rows of game servers, those with a type that cannot be read among them."""
+    return platform[(platform["ctype"] == "game") | platform["ctype"].isna()]

@@ -5,7 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from zlh_dagster.core.desired import MAINTENANCE, guard_reason, is_locked
+from zlh_dagster.core.desired import (
+    MAINTENANCE,
+    ROW_UNUSABLE,
+    guard_reason,
+    is_locked,
+    unreadable_reason,
+)
 from zlh_dagster.core.model import Action, rows_of
 from zlh_dagster.core.repair import BREAKER_OPEN, Refusal, RepairRequest
 
@@ -62,10 +68,10 @@ def edge_refusals(
         vmid = request.vmid
         if vmid is None:
             continue
-        if types.get(vmid, "game") != "game":
+        if vmid in unusable:
+            why[vmid] = Refusal(ROW_UNUSABLE, str(unusable[vmid]))
+        elif types.get(vmid, "game") != "game":
             why[vmid] = Refusal("server_type", f"{vmid} is of type {types[vmid]}, not game")
-        elif vmid in unusable:
-            why[vmid] = Refusal("row_unusable", str(unusable[vmid]))
         elif vmid not in guards:
             why[vmid] = Refusal("not_published", "no game server with that VMID is published")
         elif guards[vmid] is not None and not pd.isna(guards[vmid]):
@@ -102,7 +108,12 @@ def operation_refusal(request: RepairRequest, payloads: pd.DataFrame) -> Refusal
     if row is None:
         if request.vmid is not None and request.vmid not in GAME_VMIDS:
             return Refusal("server_type", f"{request.vmid} is not the VMID of a game server")
+        if request.vmid is not None and payloads["vmid"].isna().any():
+            return Refusal(ROW_UNUSABLE, "a row whose vmid cannot be read may be that server's")
         return None
+    unreadable = unreadable_reason(row)
+    if unreadable is not None:
+        return Refusal(ROW_UNUSABLE, unreadable)
     if row["ctype"] != "game":
         return Refusal("server_type", f"{request.vmid} is of type {row['ctype']}, not game")
     allowed: tuple[str, ...] = ("provisioning",)
@@ -120,6 +131,9 @@ def suspended_refusal(request: RepairRequest, payloads: pd.DataFrame) -> Refusal
     row = row_of(payloads, request.vmid)
     if row is None:
         return Refusal("not_published", "no server with that VMID is in the platform database")
+    unreadable = unreadable_reason(row)
+    if unreadable is not None:
+        return Refusal(ROW_UNUSABLE, unreadable)
     if row["ctype"] != "game":
         return Refusal("server_type", f"{request.vmid} is of type {row['ctype']}, not game")
     if row["billingStatus"] != "suspended":
@@ -154,8 +168,8 @@ def row_of(payloads: pd.DataFrame, vmid: int | None) -> dict[str, Any] | None:
 
 
 def rows_by_vmid(payloads: pd.DataFrame) -> dict[int, dict[str, Any]]:
-    """The platform's rows by VMID."""
-    return {int(row["vmid"]): row for row in rows_of(payloads)}
+    """The platform's rows by VMID, where that can be read."""
+    return {int(row["vmid"]): row for row in rows_of(payloads[payloads["vmid"].notna()])}
 
 
 def _locked(row: Mapping[str, Any]) -> Refusal | None:

@@ -9,7 +9,12 @@ from hashlib import blake2b
 import pandas as pd
 
 from zlh_dagster.core.compare import compare, empty_drift, orphans, pair
-from zlh_dagster.core.desired import INVALID_COLUMNS, EdgeConfig, claimed_labels
+from zlh_dagster.core.desired import (
+    EdgeConfig,
+    all_labels_known,
+    claimed_labels,
+    invalid_frame,
+)
 from zlh_dagster.core.holds import NOTHING_HELD, Holds
 from zlh_dagster.core.model import DriftKind, Surface, records_frame
 from zlh_dagster.core.policy import PolicyConfig, decide, kept_back
@@ -115,14 +120,13 @@ def judge(
     drift = compare(wanted, observed, pairing)
     claimed = claimed_labels(tick.payloads.rows, edge.zone or "")
     # What is asked for has a server; only the few others are looked at by name.
-    others = observed[~pairing.asked_for].reset_index(drop=True)
+    known = all_labels_known(tick.payloads.rows)
+    others = observed[~pairing.asked_for & known].reset_index(drop=True)
     alone = orphans(others, claimed=claimed, config=edge)
     decisions = decide(
         drift,
         orphans=alone,
-        invalid=pd.DataFrame(
-            json.loads(tick.desired.extra.get(INVALID, "[]")), columns=list(INVALID_COLUMNS)
-        ),
+        invalid=invalid_frame(json.loads(tick.desired.extra.get(INVALID, "[]"))),
         desired=wanted,
         config=policy,
         holds=holds,

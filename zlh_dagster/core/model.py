@@ -27,6 +27,12 @@ BACKEND = "BACKEND"
 DNS_TTL = 60
 """TTL in seconds of every DNS record that the platform publishes."""
 
+UNREADABLE = "unreadable"
+"""Column of the platform's rows and operations: what of the row cannot be read and why, or null.
+
+Such a row is there, but nothing may be concluded from what it seems to say.
+"""
+
 RECORD_COLUMNS: dict[str, str] = {
     "surface": "object",
     "name": "object",

@@ -181,12 +181,13 @@ def _orphan_reports(orphans: pd.DataFrame) -> Iterable[Finding]:
 
 def _invalid_reports(invalid: pd.DataFrame) -> Iterable[Finding]:
     for row in rows_of(invalid):
+        vmid = None if pd.isna(row["vmid"]) else int(row["vmid"])
         yield Finding(
-            incident=f"{Kind.INVALID.value}:{row['vmid']}",
+            incident=f"{Kind.INVALID.value}:{row['reason'] if vmid is None else vmid}",
             severity=RULES[Kind.INVALID].message,
-            title=f"Server {row['vmid']}: its row cannot be used",
+            title=f"Server {'?' if vmid is None else vmid}: its row cannot be used",
             text=f"{row['reason']}. It is not watched until the platform's row is mended.",
-            vmid=int(row["vmid"]),
+            vmid=vmid,
             sources=(PAYLOADS,),
         )
 

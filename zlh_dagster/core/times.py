@@ -1,8 +1,15 @@
 """Times of the platform's rows: ISO 8601 text in UTC, so that every store keeps them whole."""
 
+import re
 from datetime import datetime, timezone
 
 import pandas as pd
+
+_STORED = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?"
+    r"(?:Z|([+-]\d\d)(?::?(\d\d))?)?)?",
+    re.ASCII,
+)
 
 
 def iso(time: datetime | None) -> str | None:
@@ -30,6 +37,24 @@ def instant(text: object) -> datetime | None:
     if time.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone")
     return time
+
+
+def stored(text: str) -> datetime:
+    """The time that a database spells, in UTC where it names no zone.
+
+    Any number of digits of a second, and zones such as ``+00``: PostgreSQL leaves zeros out, which
+    Python before 3.11 does not read.
+
+    Raises:
+        ValueError: If it is no such text.
+    """
+    match = _STORED.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a time")
+    day, clock, digits, hours, minutes = match.groups()
+    zone = f"{hours or '+00'}:{minutes or '00'}"
+    time = datetime.fromisoformat(f"{day}T{clock or '00:00'}{zone}")
+    return time.replace(microsecond=int((digits or "").ljust(6, "0")[:6]))
 
 
 def age_seconds(text: object, now: datetime) -> float | None:

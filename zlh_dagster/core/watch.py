@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from zlh_dagster.core import times
+from zlh_dagster.core.desired import readable
 from zlh_dagster.core.fleet import QUEUED, Answer, JobState, operations_frame
 from zlh_dagster.core.model import Action, rows_of
 from zlh_dagster.core.policy import AGENTS, CONTAINERS, OPERATIONS, PAYLOADS
@@ -206,11 +207,12 @@ def suspended_running(fleet: Fleet) -> Iterable[dict[str, Any]]:
     """
     if fleet.containers is None:
         return
-    rows = fleet.payloads[
-        (fleet.payloads["ctype"] == "game")
-        & (fleet.payloads["billingStatus"] == "suspended")
-        & fleet.payloads["lifecycle"].isin(["active", "suspended"])
-        & fleet.payloads["maintenanceReason"].isna()
+    rows = readable(fleet.payloads)
+    rows = rows[
+        (rows["ctype"] == "game")
+        & (rows["billingStatus"] == "suspended")
+        & rows["lifecycle"].isin(["active", "suspended"])
+        & rows["maintenanceReason"].isna()
     ]
     free = (fleet.containers["status"] == "running") & fleet.containers["lock"].isna()
     running = set(fleet.containers.loc[free, "vmid"])
@@ -224,7 +226,7 @@ def suspended_running(fleet: Fleet) -> Iterable[dict[str, Any]]:
 
 def missed_backups(fleet: Fleet) -> Iterable[Finding]:
     """Servers whose last backup is older than their interval allows."""
-    rows = fleet.payloads
+    rows = readable(fleet.payloads)
     asked = pd.to_numeric(rows["backupEveryHours"], errors="coerce")
     base = rows["lastBackupAt"].where(rows["lastBackupAt"].notna(), rows["createdAt"])
     age = times.ages(base, fleet.now)
@@ -299,10 +301,11 @@ def _server(row: dict[str, Any]) -> str:
 
 def _active(payloads: pd.DataFrame) -> set[Any]:
     """Servers that should be up and are not locked."""
-    rows = payloads[
-        (payloads["lifecycle"] == "active")
-        & payloads["billingStatus"].isin(["active", "past_due"])
-        & payloads["maintenanceReason"].isna()
+    rows = readable(payloads)
+    rows = rows[
+        (rows["lifecycle"] == "active")
+        & rows["billingStatus"].isin(["active", "past_due"])
+        & rows["maintenanceReason"].isna()
     ]
     return set(rows["vmid"])
 

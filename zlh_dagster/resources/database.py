@@ -9,7 +9,8 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from zlh_dagster.core import times
+from zlh_dagster.core.model import UNREADABLE
+from zlh_dagster.resources import rows
 from zlh_dagster.schema.tables import container_instance, own_metadata
 
 PAYLOAD_COLUMNS = (
@@ -25,9 +26,8 @@ PAYLOAD_COLUMNS = (
     "lastBackupAt",
     "backupEveryHours",
     "createdAt",
+    UNREADABLE,
 )
-_TIME_COLUMNS = ("lastBackupAt", "createdAt")
-_JSON_COLUMNS = ("allocatedPorts", "payload")
 _BUSY_SECONDS = 5
 _NOT_THERE = (
     "no such table",
@@ -106,7 +106,8 @@ def read_payloads(engine: sa.Engine, vmids: Iterable[int] | None = None) -> pd.D
     """What should be true: one row for each container, in VMID order.
 
     JSON columns come as text; whoever uses a row parses it, so that one broken row costs only
-    itself. Times come as ISO text in UTC.
+    itself. Times come as ISO text in UTC. A cell that cannot be read is null, and ``unreadable``
+    says so; such a row is there all the same, even one whose VMID is null.
 
     Args:
         engine: The platform database.
@@ -119,24 +120,17 @@ def read_payloads(engine: sa.Engine, vmids: Iterable[int] | None = None) -> pd.D
         DatabaseError: If the database cannot be read.
     """
     table = container_instance
-    columns = [
-        sa.cast(table.c[name], sa.Text).label(name) if name in _JSON_COLUMNS else table.c[name]
-        for name in PAYLOAD_COLUMNS
-    ]
-    query = sa.select(*columns).order_by(table.c.vmid)
+    columns = [table.c[name] for name in PAYLOAD_COLUMNS if name != UNREADABLE]
+    query = rows.select(columns).order_by(table.c.vmid)
     if vmids is not None:
         query = query.where(table.c.vmid.in_(list(vmids)))
     try:
-        with engine.connect() as connection:
-            rows = [dict(row) for row in connection.execute(query).mappings()]
+        found = rows.fetch(engine, query, columns)
     except SQLAlchemyError as error:
         raise DatabaseError(explain(error)) from None
-    for row in rows:
-        for name in _TIME_COLUMNS:
-            row[name] = times.iso(row[name])
     # Cells as they were read: guessing types would make a null beside numbers a NaN, which is
     # equal to nothing, and the row of one server would differ from the same row among others.
-    return pd.DataFrame(rows, columns=list(PAYLOAD_COLUMNS), dtype=object)
+    return pd.DataFrame(found, columns=list(PAYLOAD_COLUMNS), dtype=object)
 
 
 def explain(error: SQLAlchemyError) -> str:

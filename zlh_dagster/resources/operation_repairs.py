@@ -207,7 +207,7 @@ class OperationRepairs:
                 f"a container {vmid} exists: its VMID and ports are in use. Look at it in Proxmox",
             )
         payloads = self._read_payloads()
-        active = payloads.loc[payloads["lifecycle"] == "active", "vmid"]
+        active = payloads.loc[payloads["lifecycle"] == "active", "vmid"].dropna()
         absent = sorted(set(active) - set(containers["vmid"]))
         if absent:
             named = ", ".join(str(vmid) for vmid in absent[:5])

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from zlh_dagster.core.desired import readable
 from zlh_dagster.core.fleet import agents_frame
 from zlh_dagster.core.policy import AGENTS
 from zlh_dagster.core.snapshot import MAX_AGE, Outcome, Snapshot
@@ -56,6 +57,7 @@ class Shard:
 
 def to_ask(rows: pd.DataFrame) -> pd.DataFrame:
     """The servers whose agents should answer."""
+    rows = readable(rows)
     return rows[rows["lifecycle"].isin(["active", "suspended"])]
 
 
