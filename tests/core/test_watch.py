@@ -273,10 +273,10 @@ def test_jobs_are_joined_to_their_operations_and_none_is_none():
         ]
     )
     states = {("provisioning", "1"): JobState.ACTIVE, ("operation", "1"): JobState.GONE}
-    joined = with_jobs(frame, states, queued={"provisioning": 1, "operation": 0})
+    joined = with_jobs(frame, states, queued={"provisioning": 1, "operation": 0}, unclear={})
     assert list(joined["job"]) == ["active", "gone", "none"]
     assert joined["deadReads"].isna().all()
-    assert with_jobs(frame[:0], {}, queued={}).empty
+    assert with_jobs(frame[:0], {}, queued={}, unclear={}).empty
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_an_operation_without_a_job_has_none_only_if_every_queued_job_is_named(s
     frame = open_operations_frame(
         [{"id": "a", "queue": "q", "jobId": "1"}, {"id": "b", "queue": "q", "jobId": None}]
     )
-    joined = with_jobs(frame, {("q", "1"): state}, queued={"q": queued})
+    joined = with_jobs(frame, {("q", "1"): state}, queued={"q": queued}, unclear={})
     assert list(joined["job"]) == [state.value, job]
     assert JobState(job).dead is (job == "none")
 

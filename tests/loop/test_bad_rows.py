@@ -3,7 +3,10 @@
 import pytest
 import sqlalchemy as sa
 
+from tests.dead_work import operation, running, two_ticks
 from tests.harness import statuses, titles, writes
+from tests.queues import PROVISIONING, a_minute_passes, make_queue
+from zlh_dagster.sandbox.platform_rows import write_operation
 
 
 @pytest.fixture
@@ -74,3 +77,59 @@ def test_a_row_that_goes_bad_directly_before_the_write_is_refused(loop, sandbox,
     loop.by_hand((5001, "dns_republish"))
     assert writes(sandbox) == []
     assert loop.services.ledger.events()[0]["error"]["code"] == "row_unusable"
+
+
+# Operations and their jobs
+
+
+@pytest.fixture
+def redis(loop):
+    make_queue(loop.services.redis, PROVISIONING)
+    make_queue(loop.services.redis, "operation")
+    return loop.services.redis
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [
+        ("heartbeatAt", "'soon'"),
+        ("vmid", "'abc'"),
+        ("jobId", "'wait'"),
+        ("jobId", "'id'"),
+        ("jobId", "'meta'"),
+        ("queue", "'oops'"),
+        ("queue", "CAST(x'6fff' AS TEXT)"),
+    ],
+)
+def test_another_operation_is_closed_and_the_bad_one_is_told_once(
+    loop, sandbox, db, redis, column, cell
+):
+    made = running(db, redis)
+    values = {"type": "restart", "queue": "operation", "jobId": "78", "status": "running"}
+    old = {"heartbeatAt": -3600, "createdAt": -7200}
+    bad = write_operation(db, id="op-bad", vmid=5001, **values, **old)
+    with db.begin() as connection:
+        change = f'UPDATE "ProvisioningOperation" SET "{column}" = {cell} WHERE id = :id'
+        connection.execute(sa.text(change), {"id": bad})
+    assert two_ticks(loop)[-1].success
+    a_minute_passes(loop.services)
+    loop.minute()
+    assert operation(db, made)["status"] == "stale"
+    with db.connect() as connection:
+        query = sa.text('SELECT status FROM "ProvisioningOperation" WHERE id = :id')
+        assert connection.execute(query, {"id": bad}).scalar_one() == "running"
+    assert titles(sandbox) == ["Operation op-bad: it cannot be judged", "Repaired server 5000"]
+
+
+def test_an_operation_that_goes_bad_between_tick_and_repair_is_left_alone(loop, db, redis):
+    made = running(db, redis)
+    loop.minute()
+    a_minute_passes(loop.services)
+    loop.observe()
+    [request] = loop.judge()
+    with db.begin() as connection:
+        connection.execute(sa.text('UPDATE "ProvisioningOperation" SET "jobId" = \'wait\''))
+    loop.repair(request.run_config)
+    assert operation(db, made)["status"] == "running"
+    [event] = loop.services.ledger.events()
+    assert (event["status"], event["error"]["code"]) == ("refused", "row_unusable")

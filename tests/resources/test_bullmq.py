@@ -188,10 +188,34 @@ def test_a_queue_that_redis_does_not_know_makes_nothing_dead(client):
             read_jobs(client, prefix=prefix, jobs=[(queue, "1")])
 
 
-def test_one_unknown_queue_spoils_the_reading_of_the_others(client):
+def test_a_queue_of_the_platform_that_is_not_there_spoils_the_reading(client):
+    """It is Redis that is wrong, or lost its data, and not one row."""
     put(client, "1", "wait")
     with pytest.raises(Incomplete, match="'operation'"):
         read_jobs(client, prefix="bull", jobs=[(QUEUE, "1"), ("operation", "2")])
+
+
+@pytest.mark.parametrize("queue", ["oops", "", "a:b", "broken", "provisioning "])
+def test_a_queue_that_is_no_queue_costs_only_its_own_jobs(client, queue):
+    put(client, "1", "wait")
+    client.set("bull:broken:wait", "text")
+    client.set("bull:broken:id", 1)
+    jobs = [(QUEUE, "1"), (queue, "1"), (QUEUE, "2")]
+    found = read_jobs(client, prefix="bull", jobs=jobs)
+    assert found.states == {
+        (QUEUE, "1"): JobState.WAITING,
+        (queue, "1"): JobState.UNKNOWN,
+        (QUEUE, "2"): JobState.GONE,
+    }
+    assert found.queued == {QUEUE: 1}
+    assert set(found.unclear) == {(queue, "1")}
+    assert repr(queue) in found.unclear[queue, "1"]
+
+
+def test_another_queue_that_is_there_is_read_as_ever(client):
+    client.set("bull:other:id", 1)
+    found = read_jobs(client, prefix="bull", jobs=[("other", "1")])
+    assert found == Queues({("other", "1"): JobState.GONE}, {"other": 0}, {})
 
 
 def test_a_redis_that_lost_everything_makes_nothing_dead(client):
@@ -217,17 +241,26 @@ def test_a_list_that_is_none_spoils_the_reading(client, name):
         read(client, "1")
 
 
-def test_a_job_that_is_no_hash_spoils_the_reading(client):
+def test_a_job_that_is_no_hash_is_unknown_and_the_others_are_read(client):
     client.set(f"{BASE}:1", "text")
-    with pytest.raises(Incomplete, match="job '1' of 'provisioning' cannot be read: WRONGTYPE"):
-        read(client, "1")
+    put(client, "2", "active", lock=True)
+    found = read_jobs(client, prefix="bull", jobs=[(QUEUE, "1"), (QUEUE, "2")])
+    assert list(found.states.values()) == [JobState.UNKNOWN, JobState.ACTIVE]
+    told = "job '1' of 'provisioning' cannot be read: WRONGTYPE"
+    assert told in found.unclear[QUEUE, "1"]
 
 
-@pytest.mark.parametrize("job", ["wait", "failed"])
-def test_a_job_called_like_one_of_bullmqs_own_lists_is_told_and_not_taken_for_gone(client, job):
-    put(client, "1", job)
-    with pytest.raises(Incomplete, match=f"job '{job}' of"):
-        read(client, job)
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    "job", ["wait", "failed", "id", "meta", "events", "stalled-check", "repeat", "metrics:failed"]
+)
+def test_a_job_called_like_a_key_of_bullmqs_own_is_unknown_and_never_dead(client, job, there):
+    """Were it taken for a job, an empty list would be one that is gone, and `meta` an unlisted."""
+    if there and job in ("wait", "failed"):
+        put(client, "1", job)
+    found = read_jobs(client, prefix="bull", jobs=[(QUEUE, job), (QUEUE, "2")])
+    assert found.states == {(QUEUE, job): JobState.UNKNOWN, (QUEUE, "2"): JobState.GONE}
+    assert "own keys" in found.unclear[QUEUE, job]
 
 
 def test_a_user_that_may_not_read_the_queues_is_told_so(client, redis_server):

@@ -29,6 +29,7 @@ from zlh_dagster.schema.tables import (
     provisioning_operation,
     vmid_reservation,
 )
+from zlh_dagster.schema.upgrade import upgrade
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678_901, tzinfo=timezone.utc)
 LATER = NOW + timedelta(minutes=20)
@@ -194,21 +195,59 @@ def test_a_missing_table_is_an_error_and_not_an_idle_platform(empty_engine):
             read(empty_engine)
 
 
-@pytest.mark.parametrize("broken", ["'yesterday'", "12345", "'2030-01-01 00:00:00'"])
-def test_a_time_that_cannot_be_read_is_an_error(tmp_path, broken):
+@pytest.fixture
+def loose(tmp_path):
     """SQLite keeps whatever it is given."""
     engine = connect(f"sqlite:///{tmp_path / 'p.db'}", create=True)
     platform_metadata.create_all(engine)
+    upgrade(engine)
     operation(engine)
-    with engine.begin() as connection:
-        change = f'UPDATE "ProvisioningOperation" SET "heartbeatAt" = {broken}'
-        connection.execute(sa.text(change))
-    if broken.startswith("'2030"):
-        assert read_open(engine)["heartbeatAt"][0] == "2030-01-01T00:00:00.000000+00:00"
-    else:
-        with pytest.raises(DatabaseError, match="a row of ProvisioningOperation cannot be read"):
-            read_open(engine)
+    operation(engine, "op-2", vmid=5001)
+    yield engine
     engine.dispose()
+
+
+def spoil(engine, column: str, cell: str) -> None:
+    with engine.begin() as connection:
+        change = f'UPDATE "ProvisioningOperation" SET "{column}" = {cell} WHERE id = \'op-1\''
+        connection.execute(sa.text(change))
+
+
+def test_a_time_of_whole_seconds_is_read(loose):
+    spoil(loose, "heartbeatAt", "'2030-01-01 00:00:00'")
+    assert read_open(loose)["heartbeatAt"][0] == "2030-01-01T00:00:00.000000+00:00"
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [
+        ("heartbeatAt", "'soon'"),
+        ("leaseExpiresAt", "12345"),
+        ("updatedAt", "'0000-00-00 00:00:00'"),
+        ("vmid", "'abc'"),
+        ("jobId", "CAST(x'31ff' AS TEXT)"),
+        ("queue", "CAST(x'31ff' AS TEXT)"),
+        ("phase", "x'31'"),
+    ],
+)
+def test_a_cell_that_cannot_be_read_costs_only_its_own_operation(loose, column, cell):
+    other = read_open(loose).iloc[1].to_dict()
+    spoil(loose, column, cell)
+    frame = read_open(loose)
+    assert list(frame["id"]) == ["op-1", "op-2"]
+    assert frame["unreadable"][0].startswith(f"{column}: ")
+    assert frame["unreadable"][1] is None
+    assert frame.iloc[1].to_dict() == other
+    assert read_one(loose, "op-1")["status"] == "running"
+
+
+@pytest.mark.parametrize("close", CLOSINGS)
+def test_an_operation_whose_row_went_bad_is_not_closed(loose, close):
+    row = read_one(loose, "op-1")
+    spoil(loose, "heartbeatAt", "'soon'")
+    assert close(loose, row) is REFUSALS[close]
+    assert close(loose, read_one(loose, "op-1")) is REFUSALS[close]
+    assert read_one(loose, "op-1")["status"] == "running"
 
 
 # --- closing -------------------------------------------------------------------------------------

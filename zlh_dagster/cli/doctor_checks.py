@@ -13,7 +13,7 @@ from zlh_dagster.core.fleet import Answer
 from zlh_dagster.core.model import Surface
 from zlh_dagster.core.rules import Severity
 from zlh_dagster.resources.agents import probe
-from zlh_dagster.resources.bullmq import read_jobs
+from zlh_dagster.resources.bullmq import QUEUES, read_jobs
 from zlh_dagster.resources.cloudflare import Cloudflare
 from zlh_dagster.resources.database import DatabaseError, explain
 from zlh_dagster.resources.http import EdgeError, Unauthorized
@@ -30,7 +30,6 @@ from zlh_dagster.schema.tables import (
 )
 from zlh_dagster.schema.upgrade import current, head
 
-QUEUES = ("provisioning", "operation")
 AGENTS_ASKED = 50
 
 _LET_IN = {

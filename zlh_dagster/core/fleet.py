@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from zlh_dagster.core.model import UNREADABLE
+
 CONTAINER_COLUMNS: dict[str, str] = {
     "vmid": "Int64",
     "name": "object",
@@ -42,6 +44,7 @@ OPEN_OPERATION_COLUMNS: dict[str, str] = {
     "leaseExpiresAt": "object",
     "createdAt": "object",
     "updatedAt": "object",
+    UNREADABLE: "object",
 }
 """Columns of a frame of operations as the platform database has them; times are texts, see
 :func:`zlh_dagster.core.times.iso`."""
@@ -83,7 +86,8 @@ class JobState(str, Enum):
     NONE = "none"
     """The operation names no job, and its queue has none that nobody names."""
     UNKNOWN = "unknown"
-    """The operation names no job, but its queue has jobs that no open operation names."""
+    """The operation names no job, but its queue has jobs that no open operation names; or its row,
+    its queue or its job cannot be read."""
     GONE = "gone"
     WAITING = "waiting"
     DELAYED = "delayed"

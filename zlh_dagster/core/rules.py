@@ -201,12 +201,12 @@ POLICY: tuple[Rule, ...] = (
     ),
     Rule(
         Kind.INVALID,
-        "a server's row that cannot be used",
+        "a server's or an operation's row that cannot be used",
         0,
         None,
         "-",
         Severity.WARNING,
-        "that server is not watched until its row is mended",
+        "that server or operation is not watched until its row is mended",
     ),
     Rule(
         Kind.UNOBSERVED,

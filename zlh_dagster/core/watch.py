@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 
 from zlh_dagster.core import times
-from zlh_dagster.core.desired import readable
+from zlh_dagster.core.desired import readable, unreadable_reason
 from zlh_dagster.core.fleet import QUEUED, Answer, JobState, operations_frame
-from zlh_dagster.core.model import Action, rows_of
+from zlh_dagster.core.model import UNREADABLE, Action, rows_of
 from zlh_dagster.core.policy import AGENTS, CONTAINERS, OPERATIONS, PAYLOADS
 from zlh_dagster.core.repair import Finding, RepairRequest
 from zlh_dagster.core.rules import RULES, Kind
@@ -65,7 +65,9 @@ def watch(fleet: Fleet, *, level2: Collection[str] = ()) -> Watched:
     """
     repairs, findings = [], [*missed_backups(fleet), *offline_agents(fleet), *addresses(fleet)]
     for row in _rows(fleet.operations):
-        if is_stale(row, fleet.now):
+        if unreadable_reason(row) is not None:
+            findings.append(_unreadable(row))
+        elif is_stale(row, fleet.now):
             repairs.append(_operation_request(row, Action.CLEAR_STALE_OPERATION_LOCK))
         elif is_stuck(row, fleet.now):
             repairs.append(_operation_request(row, Action.FAIL_STUCK_PROVISIONING))
@@ -87,27 +89,38 @@ def with_jobs(
     states: Mapping[tuple[str, str], JobState],
     *,
     queued: Mapping[str, int],
+    unclear: Mapping[tuple[str, str], str],
 ) -> pd.DataFrame:
     """Operations with the state of their queue jobs.
 
     One that names no job may still have one: whoever made it could have ended between putting the
     job into the queue and writing down its identifier. Only where every job of the queue is named
-    by another open operation is there none.
+    by another open operation is there none. What cannot be read has the state ``unknown``, and
+    ``unreadable`` says why.
 
     Args:
         operations: Frame with ``OPEN_OPERATION_COLUMNS``.
         states: By queue and job identifier.
-        queued: Jobs in each queue that are not done, read together with the states.
+        queued: Jobs in each queue that are not done, read together with the states; a queue that
+            could not be seen is absent.
+        unclear: Why the state of a job is unknown.
     """
     named = Counter(queue for (queue, _), state in states.items() if state in QUEUED)
 
-    def state_of(row: dict[str, Any]) -> JobState:
-        queue = row["queue"]
-        if row["jobId"] is not None:
-            return states[(queue, row["jobId"])]
-        return JobState.UNKNOWN if queued[queue] > named[queue] else JobState.NONE
+    def joined(row: dict[str, Any]) -> dict[str, Any]:
+        queue, job = row["queue"], row["jobId"]
+        why = unreadable_reason(row)
+        if why is None and job is None and queue not in queued:
+            why = f"queue {queue!r:.60} cannot be seen"
+        why = why or unclear.get((queue, job))
+        if why is not None:
+            return {**row, "job": JobState.UNKNOWN.value, UNREADABLE: why}
+        if job is not None:
+            return {**row, "job": states[(queue, job)].value}
+        state = JobState.UNKNOWN if queued[queue] > named[queue] else JobState.NONE
+        return {**row, "job": state.value}
 
-    return operations_frame({**row, "job": state_of(row).value} for row in rows_of(operations))
+    return operations_frame(map(joined, rows_of(operations)))
 
 
 def job_is_dead(row: dict[str, Any], now: datetime) -> bool:
@@ -243,6 +256,18 @@ def missed_backups(fleet: Fleet) -> Iterable[Finding]:
             " backup jobs; nothing is repaired here.",
             (PAYLOADS,),
         )
+
+
+def _unreadable(row: dict[str, Any]) -> Finding:
+    reason = unreadable_reason(row)
+    return Finding(
+        incident=f"{Kind.INVALID.value}:operation:{row['id'] or reason}",
+        severity=RULES[Kind.INVALID].message,
+        title=f"Operation {row['id'] or '?'}: it cannot be judged",
+        text=f"{reason}. It is left as it is until the platform's row is mended.",
+        vmid=None if pd.isna(row["vmid"]) else int(row["vmid"]),
+        sources=(OPERATIONS,),
+    )
 
 
 def _waiting(row: dict[str, Any]) -> Finding:

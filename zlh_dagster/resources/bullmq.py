@@ -7,7 +7,7 @@ of their own, BullMQ 6 leaves them where they are; both are read alike.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis
@@ -15,6 +15,9 @@ import redis
 from zlh_dagster.core.fleet import QUEUED, JobState
 from zlh_dagster.resources.http import Incomplete
 from zlh_dagster.resources.redis import RedisUnavailable
+
+QUEUES = ("provisioning", "operation")
+"""Queues of the platform; while one of these cannot be seen, it is Redis that is wrong."""
 
 CHUNK = 2_000
 """Jobs in one transaction; Redis serves nobody else meanwhile."""
@@ -31,8 +34,28 @@ _SETS = {
     "completed": JobState.COMPLETED,
     "failed": JobState.FAILED,
 }
+_OWN = frozenset(
+    {
+        *_LISTS,
+        *_SETS,
+        "de",
+        "events",
+        "id",
+        "limiter",
+        "marker",
+        "meta",
+        "metrics:completed",
+        "metrics:failed",
+        "pc",
+        "repeat",
+        "stalled",
+        "stalled-check",
+    }
+)
+"""What BullMQ calls the keys of a queue that are no jobs."""
 _PLACES = (*_LISTS.values(), *_SETS.values())
-_PER_JOB = 2 + len(_PLACES)
+_OF_JOB = 2
+_PER_JOB = _OF_JOB + len(_PLACES)
 _UNDONE_SETS = tuple(name for name, state in _SETS.items() if state in QUEUED)
 _KNOWN = 2
 _PER_QUEUE = _KNOWN + len(_LISTS) + len(_UNDONE_SETS)
@@ -47,11 +70,13 @@ class Queues:
 
     Attributes:
         states: Where each job stands.
-        queued: How many jobs each queue has that are not done.
+        queued: How many jobs each queue has that are not done, where it could be seen.
+        unclear: Why the state of a job is unknown.
     """
 
     states: Mapping[Job, JobState]
     queued: Mapping[str, int]
+    unclear: Mapping[Job, str] = field(default_factory=dict)
 
 
 def read_jobs(
@@ -63,6 +88,9 @@ def read_jobs(
     :data:`CHUNK` jobs there are several: each job is still read at one moment, but not all at the
     same, and a queue has as many jobs as it had at the fullest of them.
 
+    A job that cannot be read, or whose queue is none of :data:`QUEUES` and cannot be seen, is
+    ``unknown``, and the others are read all the same.
+
     Args:
         client: Redis of the platform.
         prefix: BullMQ's key prefix.
@@ -70,19 +98,22 @@ def read_jobs(
         queues: Queues to read whether or not a job of theirs is asked for.
 
     Raises:
-        Incomplete: If a queue has neither of the keys that BullMQ keeps for it, so that the absence
-            of a job means nothing, or a key is not what BullMQ makes of it.
+        Incomplete: If one of :data:`QUEUES` has neither of the keys that BullMQ keeps for it, so
+            that the absence of a job means nothing, or a key of it is not what BullMQ makes of it.
         RedisUnavailable: If Redis does not answer.
     """
     asked = list(dict.fromkeys(jobs))
     names = list(dict.fromkeys((*queues, *(queue for queue, _ in asked))))
     states: dict[Job, JobState] = {}
-    queued: dict[str, int] = dict.fromkeys(names, 0)
+    unclear: dict[Job, str] = {}
+    queued: dict[str, int] = {}
     for start in range(0, max(len(asked), min(len(names), 1)), CHUNK):
         read = _read(client, prefix, names, asked[start : start + CHUNK])
         states.update(read.states)
-        queued = {name: max(count, read.queued[name]) for name, count in queued.items()}
-    return Queues(states, queued)
+        unclear.update(read.unclear)
+        for name, count in read.queued.items():
+            queued[name] = max(count, queued.get(name, 0))
+    return Queues(states, queued, unclear)
 
 
 def _read(client: "redis.Redis", prefix: str, queues: Sequence[str], jobs: Sequence[Job]) -> Queues:
@@ -94,14 +125,14 @@ def _read(client: "redis.Redis", prefix: str, queues: Sequence[str], jobs: Seque
                 pipe.llen(f"{prefix}:{queue}:{name}")
             for name in _UNDONE_SETS:
                 pipe.zcard(f"{prefix}:{queue}:{name}")
-        for queue, job in jobs:
+        for queue, name in jobs:
             base = f"{prefix}:{queue}"
-            pipe.hlen(f"{base}:{job}")
-            pipe.exists(f"{base}:{job}:lock")
-            for name in _LISTS:
-                pipe.lpos(f"{base}:{name}", job)
-            for name in _SETS:
-                pipe.zscore(f"{base}:{name}", job)
+            pipe.hlen(f"{base}:{name}")
+            pipe.exists(f"{base}:{name}:lock")
+            for place in _LISTS:
+                pipe.lpos(f"{base}:{place}", name)
+            for place in _SETS:
+                pipe.zscore(f"{base}:{place}", name)
         try:
             answers = pipe.execute(raise_on_error=False)
         except redis.ResponseError as error:
@@ -111,32 +142,59 @@ def _read(client: "redis.Redis", prefix: str, queues: Sequence[str], jobs: Seque
                 f"Redis cannot be reached ({type(error).__name__}): the queues were not read"
             ) from None
     known, found = answers[: _PER_QUEUE * len(queues)], answers[_PER_QUEUE * len(queues) :]
-    queued = {}
-    for place, queue in enumerate(queues):
-        answer = known[_PER_QUEUE * place : _PER_QUEUE * (place + 1)]
-        refused = next((part for part in answer if isinstance(part, Exception)), None)
-        if refused is not None:
-            raise Incomplete(f"BullMQ: queue {queue!r:.60} cannot be read: {_said(refused)}")
-        if not any(answer[:_KNOWN]):
-            raise Incomplete(
-                f"BullMQ: Redis has no queue {queue!r:.60} under prefix {prefix!r:.60}, neither"
-                " 'meta' nor 'id': ZLH_BULLMQ_PREFIX is wrong, or this Redis lost its data"
-            )
-        queued[queue] = sum(answer[_KNOWN:])
-    states = {
-        job: _state(job, found[_PER_JOB * place : _PER_JOB * (place + 1)])
-        for place, job in enumerate(jobs)
-    }
-    return Queues(states, queued)
+    queued: dict[str, int] = {}
+    unseen: dict[str, str] = {}
+    for n, queue in enumerate(queues):
+        answer = known[_PER_QUEUE * n : _PER_QUEUE * (n + 1)]
+        why = _why_unseen(prefix, queue, answer)
+        if why is None:
+            queued[queue] = sum(answer[_KNOWN:])
+        elif queue in QUEUES:
+            raise Incomplete(why)
+        else:
+            unseen[queue] = why
+    states: dict[Job, JobState] = {}
+    unclear: dict[Job, str] = {}
+    for n, job in enumerate(jobs):
+        answer = found[_PER_JOB * n : _PER_JOB * (n + 1)]
+        doubt = unseen.get(job[0]) or _why_unclear(job, answer)
+        if doubt is not None:
+            unclear[job] = doubt
+        states[job] = JobState.UNKNOWN if doubt is not None else _state(answer)
+    return Queues(states, queued, unclear)
 
 
-def _state(job: Job, answers: Sequence[Any]) -> JobState:
-    refused = next((answer for answer in answers if isinstance(answer, Exception)), None)
+def _why_unseen(prefix: str, queue: str, answers: Sequence[Any]) -> str | None:
+    refused = _refused(answers)
     if refused is not None:
-        # Also what a job is called that bears the name of one of BullMQ's own keys.
-        raise Incomplete(
-            f"BullMQ: job {job[1]!r:.60} of {job[0]!r:.60} cannot be read: {_said(refused)}"
-        )
+        return f"BullMQ: queue {queue!r:.60} cannot be read: {_said(refused)}"
+    if any(answers[:_KNOWN]):
+        return None
+    return (
+        f"BullMQ: Redis has no queue {queue!r:.60} under prefix {prefix!r:.60}, neither"
+        " 'meta' nor 'id': ZLH_BULLMQ_PREFIX is wrong, or this Redis lost its data"
+    )
+
+
+def _why_unclear(job: Job, answers: Sequence[Any]) -> str | None:
+    """Why nothing follows from the answers about a job.
+
+    Raises:
+        Incomplete: If it is not the job but a list of one of :data:`QUEUES` that is wrong.
+    """
+    queue, name = job
+    if name in _OWN:
+        return f"BullMQ: {name!r} is no job but one of BullMQ's own keys of {queue!r:.60}"
+    refused = _refused(answers)
+    if refused is None:
+        return None
+    why = f"BullMQ: job {name!r:.60} of {queue!r:.60} cannot be read: {_said(refused)}"
+    if queue in QUEUES and _refused(answers[_OF_JOB:]) is not None:
+        raise Incomplete(why)
+    return why
+
+
+def _state(answers: Sequence[Any]) -> JobState:
     fields, locked, *places = answers
     if not fields:
         return JobState.GONE
@@ -147,6 +205,10 @@ def _state(job: Job, answers: Sequence[Any]) -> JobState:
             return JobState.STALLED
         return state
     return JobState.UNLISTED
+
+
+def _refused(answers: Sequence[Any]) -> Exception | None:
+    return next((answer for answer in answers if isinstance(answer, Exception)), None)
 
 
 def _said(refused: Exception) -> str:

@@ -11,9 +11,10 @@ import pandas as pd
 import sqlalchemy as sa
 
 from zlh_dagster.core import times, watch
+from zlh_dagster.core.desired import ROW_UNUSABLE, unreadable_reason
 from zlh_dagster.core.fleet import JobState
 from zlh_dagster.core.guards import operation_refusal
-from zlh_dagster.core.model import Action, rows_of
+from zlh_dagster.core.model import UNREADABLE, Action, rows_of
 from zlh_dagster.core.repair import Refusal, RepairOutcome, RepairRequest, Status
 from zlh_dagster.resources import operations
 from zlh_dagster.resources.batch import Batch, Recorder, converged
@@ -257,6 +258,9 @@ def _in_use(row: dict[str, Any], frame: pd.DataFrame) -> Refusal | None:
 
 def _not_dead(request: RepairRequest, row: dict[str, Any], now: datetime) -> Refusal | None:
     """Why an operation is not closed: somebody works on it, or that is not known for long."""
+    unreadable = unreadable_reason(row)
+    if unreadable is not None:
+        return Refusal(ROW_UNUSABLE, unreadable)
     job = JobState(row["job"])
     if not job.dead:
         return Refusal("job_alive", f"its queue job is {job.value}")
@@ -310,6 +314,8 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     """A row of an operation as JSON."""
     plain: dict[str, Any] = {}
     for name, value in row.items():
+        if name == UNREADABLE:
+            continue
         if isinstance(value, datetime):
             plain[name] = times.iso(value)
         elif isinstance(value, dict | list):

@@ -5,6 +5,7 @@ token; anything that moved meanwhile is the sign of life that forbids it. Only t
 platform lets this project write are ever named in an update.
 """
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -18,12 +19,17 @@ from zlh_dagster.core.fleet import (
     absent,
     open_operations_frame,
 )
-from zlh_dagster.core.times import instant, iso
+from zlh_dagster.core.model import UNREADABLE
+from zlh_dagster.core.times import instant
+from zlh_dagster.resources import rows
 from zlh_dagster.resources.database import DatabaseError, explain
 from zlh_dagster.resources.reservations import Released, changed, release_vmid
 from zlh_dagster.schema.tables import provisioning_operation, repair_event
 
 OPEN_STATUSES = ("queued", "running")
+_OPEN_COLUMNS = tuple(
+    provisioning_operation.c[name] for name in OPEN_OPERATION_COLUMNS if name != UNREADABLE
+)
 _TIMES = ("progressAt", "heartbeatAt", "leaseExpiresAt")
 _AS_READ = ("status", "jobId", *_TIMES, "updatedAt")
 
@@ -31,13 +37,16 @@ _AS_READ = ("status", "jobId", *_TIMES, "updatedAt")
 def read_open(engine: sa.Engine) -> pd.DataFrame:
     """All operations that are queued or running, as a frame with ``OPEN_OPERATION_COLUMNS``.
 
+    A cell that cannot be read is null, and ``unreadable`` says so.
+
     Raises:
         DatabaseError: If they cannot be read.
     """
     table = provisioning_operation
-    columns = [table.c[name] for name in OPEN_OPERATION_COLUMNS]
-    query = sa.select(*columns).where(table.c.status.in_(OPEN_STATUSES)).order_by(table.c.id)
-    return open_operations_frame(_rows(engine, query))
+    where = table.c.status.in_(OPEN_STATUSES)
+    return open_operations_frame(
+        _rows(engine, rows.select(_OPEN_COLUMNS).where(where).order_by(table.c.id), _OPEN_COLUMNS)
+    )
 
 
 def read_one(engine: sa.Engine, operation_id: str) -> dict[str, Any] | None:
@@ -47,9 +56,13 @@ def read_one(engine: sa.Engine, operation_id: str) -> dict[str, Any] | None:
         DatabaseError: If it cannot be read.
     """
     table = provisioning_operation
-    columns = [table.c[name] for name in (*OPEN_OPERATION_COLUMNS, "completedAt", "error")]
-    found = _rows(engine, sa.select(*columns).where(table.c.id == operation_id))
-    return found[0] if found else None
+    columns = (*_OPEN_COLUMNS, table.c.completedAt, table.c.error)
+    found = _rows(engine, rows.select(columns).where(table.c.id == operation_id), columns)
+    if not found:
+        return None
+    row = {**found[0], "error": _parsed(found[0]["error"])}
+    del row[UNREADABLE]
+    return row
 
 
 def mark_stale(
@@ -171,18 +184,18 @@ def _value(row: Mapping[str, Any], name: str) -> Any:
     return None if absent(row[name]) else str(row[name])
 
 
-def _rows(engine: sa.Engine, query: "sa.Select[Any]") -> list[dict[str, Any]]:
+def _parsed(text: str | None) -> Any:
+    """An error as the platform keeps it; one that is no JSON stays text."""
     try:
-        with engine.connect() as connection:
-            found = [dict(row) for row in connection.execute(query).mappings()]
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _rows(
+    engine: sa.Engine, query: "sa.Select[Any]", columns: rows.Columns
+) -> list[dict[str, Any]]:
+    try:
+        return rows.fetch(engine, query, columns)
     except SQLAlchemyError as error:
         raise DatabaseError(explain(error)) from None
-    except (ValueError, TypeError, AttributeError) as error:
-        # A time such as 0000-00-00, a number for a time, broken JSON: each raises its own.
-        name = provisioning_operation.name
-        raise DatabaseError(f"platform database: a row of {name} cannot be read: {error}") from None
-    for row in found:
-        for name, cell in row.items():
-            if isinstance(cell, datetime):
-                row[name] = iso(cell)
-    return found

@@ -246,11 +246,12 @@ class Services:
 
     def _operations(self) -> pd.DataFrame:
         frame = operations.read_open(self.engine)
-        jobs = [(row["queue"], row["jobId"]) for row in rows_of(frame) if row["jobId"] is not None]
-        unnamed = frame.loc[frame["jobId"].isna(), "queue"].tolist()
+        placed = frame[frame["queue"].notna()]
+        jobs = [(row["queue"], row["jobId"]) for row in rows_of(placed) if row["jobId"] is not None]
+        unnamed = placed.loc[placed["jobId"].isna(), "queue"].tolist()
         prefix = self.settings.zlh_bullmq_prefix
         read = read_jobs(self.redis, prefix=prefix, jobs=jobs, queues=unnamed)
-        return with_jobs(frame, read.states, queued=read.queued)
+        return with_jobs(frame, read.states, queued=read.queued, unclear=read.unclear)
 
     def read_payloads(self, vmids: Iterable[int] | None = None) -> pd.DataFrame:
         """The platform's rows, now: those of some servers, or all.
