@@ -168,6 +168,18 @@ def test_without_proxmox_neither_containers_nor_agents_are_asked(platform):
     assert platform.sandbox.edge.journal.entries() == []
 
 
+@pytest.mark.parametrize("error", [UnicodeEncodeError("ascii", "ü", 0, 1, "x"), OSError("x")])
+def test_a_client_that_cannot_be_made_costs_its_own_source(services, monkeypatch, error):
+    def fails(**_):
+        raise error
+
+    monkeypatch.setattr("zlh_dagster.resources.services.Proxmox", fails)
+    tick = observe_all(services, "tick")
+    assert set(tick.unobserved) == {"containers"}
+    assert type(error).__name__ in tick.containers.reason
+    assert tick.containers.requests == 0
+
+
 def test_without_the_platforms_rows_no_agent_is_asked(services, platform):
     with platform.engine.begin() as connection:
         connection.exec_driver_sql('DROP TABLE "ContainerInstance"')

@@ -414,3 +414,34 @@ def test_a_socket_path_fits_however_deep_the_home_lies(load, tmp_path):
 
 def test_a_configured_redis_is_used_as_given(load):
     assert load(ZLH_REDIS_URL="redis://h:1/2").redis_url == "redis://h:1/2"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PROXMOX_TOKEN_ID", "root@pam!zlü"),
+        ("PROXMOX_TOKEN_ID", "root@pam!a b"),
+        ("PROXMOX_TOKEN_ID", "root@pam!a\r\nX-Other: 1"),
+        ("PROXMOX_TOKEN_ID", "root@pam"),
+        ("CLOUDFLARE_ZONE_ID", "abc/../../x y"),
+        ("CLOUDFLARE_ZONE_ID", "abc?x=1"),
+        ("CLOUDFLARE_ZONE_ID", ".."),
+        ("CLOUDFLARE_ZONE_ID", "zöne"),
+        ("PROXMOX_NODE", "../pve"),
+        ("PROXMOX_NODE", "pve 1"),
+        ("PROXMOX_NODE", "pvé"),
+    ],
+)
+def test_what_ends_in_a_header_or_a_path_is_refused_at_start(monkeypatch, name, value):
+    for setting, text in {**FULL, name: value}.items():
+        monkeypatch.setenv(setting, text)
+    with pytest.raises(SettingsError, match=rf"^{name}: must be ") as failed:
+        load_settings(env_file=None)
+    assert "\n" not in str(failed.value)
+
+
+def test_spaces_around_what_ends_in_a_path_are_taken_off(monkeypatch):
+    for setting, text in {**FULL, "CLOUDFLARE_ZONE_ID": " abc ", "PROXMOX_NODE": "pve-1 "}.items():
+        monkeypatch.setenv(setting, text)
+    settings = load_settings(env_file=None)
+    assert (settings.cloudflare_zone_id, settings.proxmox_node) == ("abc", "pve-1")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Protocol
+from typing import Protocol, cast
 
 import pandas as pd
 
@@ -19,6 +19,7 @@ from zlh_dagster.core.snapshot import Outcome, Snapshot
 from zlh_dagster.resources.agents import probe
 from zlh_dagster.resources.database import PAYLOAD_COLUMNS, DatabaseError
 from zlh_dagster.resources.http import EdgeError, RateLimited
+from zlh_dagster.resources.proxmox import Proxmox
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import SettingsError
@@ -74,19 +75,19 @@ def observe_surface(services: Services, surface: Surface, tick: str) -> Snapshot
             _note_limit(services, surface, error)
             raise
 
-    return _timed(source, tick, read, nothing, client)
+    return _timed(source, tick, read, nothing, lambda: client)
 
 
 def observe_containers(services: Services, tick: str) -> Snapshot:
     """One listing of all containers, or why there is none."""
     nothing = containers_frame([])
-    try:
-        client = services.proxmox
-    except SettingsError as error:
-        return Snapshot(CONTAINERS, tick, _now(), Outcome.UNOBSERVED, nothing, str(error))
-    if client is None:
+    if not services.settings.proxmox_on:
         return _off(CONTAINERS, tick, nothing, "Proxmox is not configured")
-    return _timed(CONTAINERS, tick, client.list_containers, nothing, client)
+
+    def client() -> Proxmox:
+        return cast(Proxmox, services.proxmox)
+
+    return _timed(CONTAINERS, tick, lambda: client().list_containers(), nothing, client)
 
 
 def observe_agents(services: Services, payloads: Snapshot) -> Snapshot:
@@ -201,20 +202,26 @@ def _timed(
     tick: str,
     read: Callable[[], pd.DataFrame],
     nothing: pd.DataFrame,
-    client: _Counting | None = None,
+    client: Callable[[], _Counting] | None = None,
     *,
     requests: int = 1,
 ) -> Snapshot:
     taken_at, started = _now(), time.monotonic()
-    before = client.requests if client else 0
     reason, rows = "", nothing
+    counting, before = None, 0
     try:
+        # Made here: a client that cannot be made costs its own source alone.
+        counting = client() if client else None
+        before = counting.requests if counting else 0
         rows = read()
-    except (EdgeError, DatabaseError, RedisUnavailable) as error:
+    except (EdgeError, DatabaseError, RedisUnavailable, SettingsError) as error:
         reason = str(error) or type(error).__name__
     except Exception as error:  # noqa: BLE001 - one source's bug costs that source, not the tick
         _log.exception("%s could not be read", source)
         reason = f"{source} could not be read: {type(error).__name__} (see the log)"
+    asked = requests
+    if client is not None:
+        asked = counting.requests - before if counting else 0
     return Snapshot(
         source=source,
         tick=tick,
@@ -222,7 +229,7 @@ def _timed(
         outcome=Outcome.UNOBSERVED if reason else Outcome.OBSERVED,
         rows=rows,
         reason=reason,
-        requests=(client.requests - before) if client else requests,
+        requests=asked,
         seconds=time.monotonic() - started,
     )
 

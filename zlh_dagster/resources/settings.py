@@ -40,6 +40,8 @@ _ZONE = re.compile(
 )
 _DEPLOYMENT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _HEADER_VALUE = re.compile(r"[!-~]+")
+_PROXMOX_TOKEN_ID = re.compile(r"[!-~]+@[!-~]+![!-~]+")
+_PATH_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mariadb"})
 
 
@@ -221,6 +223,26 @@ class Settings(BaseSettings):
         if not _HEADER_VALUE.fullmatch(token):
             raise ValueError("must be printable ASCII without spaces, for it travels in a header")
         return SecretStr(token)
+
+    @field_validator("proxmox_token_id")
+    @classmethod
+    def _token_id(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        token_id = value.strip()
+        if not _PROXMOX_TOKEN_ID.fullmatch(token_id):
+            raise ValueError("must be user@realm!name in printable ASCII without spaces")
+        return token_id
+
+    @field_validator("cloudflare_zone_id", "proxmox_node")
+    @classmethod
+    def _path_part(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        part = value.strip()
+        if not _PATH_PART.fullmatch(part):
+            raise ValueError("must be letters, digits, '.', '_' and '-', for it is part of a URL")
+        return part
 
     @field_validator("cloudflare_edge_ip", "velocity_edge_ip", "traefik_edge_ip")
     @classmethod
