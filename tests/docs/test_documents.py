@@ -12,8 +12,8 @@ from tests.faults.table import ROW, table
 from zlh_dagster.cli.health import LOOP_STALLED
 from zlh_dagster.cli.main import app
 from zlh_dagster.core import holds, repair
-from zlh_dagster.core.desired import guard_reason
-from zlh_dagster.core.model import Action, DriftKind
+from zlh_dagster.core.desired import ROW_UNUSABLE, guard_reason
+from zlh_dagster.core.model import UNREADABLE, Action, DriftKind
 from zlh_dagster.core.rules import POLICY, Kind
 from zlh_dagster.resources import controller, operation_repairs
 from zlh_dagster.resources.settings import Settings
@@ -138,8 +138,10 @@ def codes_in_the_source() -> set[str]:
         "PAUSED": holds.PAUSED,
         "SURFACE_BREAKER_OPEN": holds.SURFACE_BREAKER_OPEN,
         "CHANGED": operation_repairs.CHANGED,
+        "ROW_UNUSABLE": ROW_UNUSABLE,
     }
     fine = {"lifecycle": "active", "billingStatus": "active", "maintenanceReason": None}
+    fine[UNREADABLE] = None
     broken = [("lifecycle", "suspended"), ("billingStatus", "suspended"), ("maintenanceReason", "")]
     reasons = [guard_reason({**fine, column: value}) for column, value in broken]
     found = {reason.split()[0].rstrip(":") for reason in reasons if reason}
