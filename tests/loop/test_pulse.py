@@ -8,11 +8,13 @@ import httpx
 import pytest
 
 from tests.harness import Loop
+from tests.resources.servers import dripping, dripping_head, serving
 from zlh_dagster.cli.health import GOOD_SECONDS, STALL_SECONDS, Health, Watch, look, tell
 from zlh_dagster.cli.home import claim
 from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.launch import REPAIR_RUN_FAILED
 from zlh_dagster.core.rules import Severity
+from zlh_dagster.resources import pulse
 from zlh_dagster.resources.leader import KEY as LEADER
 from zlh_dagster.resources.pulse import HEARTBEAT, call_heartbeat
 
@@ -75,6 +77,15 @@ def test_a_heartbeat_that_fails_is_logged_without_its_address(answer, caplog):
     assert not call_heartbeat("https://hc.example.com/secret-part", transport=transport)
     assert "ZLH_HEARTBEAT_URL" in caplog.text
     assert "secret-part" not in caplog.text
+
+
+@pytest.mark.parametrize(("does", "taken"), [(dripping, True), (dripping_head, False)])
+def test_a_heartbeat_that_drips_is_not_waited_for(does, taken, monkeypatch):
+    monkeypatch.setattr(pulse, "TIMEOUT", 0.2)
+    with serving(does) as port:
+        started = time.monotonic()
+        assert call_heartbeat(f"http://127.0.0.1:{port}/x") is taken
+        assert time.monotonic() - started < 1
 
 
 @pytest.mark.usefixtures("daemon")

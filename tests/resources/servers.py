@@ -50,3 +50,19 @@ def dripping(connection: socket.socket, over: threading.Event, status: int = 200
     until = time.monotonic() + 30
     while not over.wait(0.02) and time.monotonic() < until:
         connection.sendall(b" ")
+
+
+def dripping_head(connection: socket.socket, over: threading.Event) -> None:
+    """Answers one byte of a well-formed head at a time, for ever."""
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 200 It\r\nX-Long: ")
+    until = time.monotonic() + 6
+    while not over.wait(0.02) and time.monotonic() < until:
+        connection.sendall(b"x")
+
+
+def sipping(connection: socket.socket, over: threading.Event) -> None:
+    """Takes what it is sent a little at a time, for ever."""
+    until = time.monotonic() + 6
+    while not over.wait(0.02) and time.monotonic() < until:
+        connection.recv(65536)

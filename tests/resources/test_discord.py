@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 
-from tests.resources.servers import dripping, serving, silent
+from tests.resources.servers import dripping, dripping_head, serving, silent
 from zlh_dagster.core.messages import Message
 from zlh_dagster.core.redact import Redactor
 from zlh_dagster.core.rules import Severity
@@ -230,8 +230,8 @@ def test_nobody_there_is_tried_again_and_given_up(monkeypatch, caplog):
 
 @pytest.mark.parametrize(
     "behave",
-    [silent, dripping, functools.partial(dripping, status=429)],
-    ids=["silent", "drips", "drips a limit"],
+    [silent, dripping, functools.partial(dripping, status=429), dripping_head],
+    ids=["silent", "drips", "drips a limit", "drips a head"],
 )
 def test_a_discord_that_hangs_costs_a_bounded_time(quick, behave, monkeypatch):
     monkeypatch.setattr(discord_module, "LONGEST_WAIT", 0)

@@ -1,11 +1,13 @@
 """The one way to call an outside system: bounded in time and size, precise about what failed."""
 
+import contextlib
+import socket
 import time
 
 import httpx
 import pytest
 
-from tests.resources.servers import dripping, serving, silent
+from tests.resources.servers import dripping, dripping_head, serving, silent, sipping
 from zlh_dagster.resources import http as http_module
 from zlh_dagster.resources.http import (
     USER_AGENT,
@@ -159,14 +161,62 @@ def test_a_silent_server_costs_one_time_out(api):
         assert time.monotonic() - started < 1
 
 
-def test_a_body_that_drips_for_ever_is_given_up(api):
+@pytest.mark.parametrize("does", [dripping, dripping_head])
+def test_an_answer_that_drips_for_ever_is_given_up(api, does):
     """Each byte comes within the time-out; the whole does not."""
-    with serving(dripping) as port:
+    with serving(does) as port:
         one = api(base_url=f"http://127.0.0.1:{port}", timeout=0.2)
         started = time.monotonic()
         with pytest.raises(Unreachable, match="did not end"):
             one.call("GET", "/x")
         assert time.monotonic() - started < 1.5
+
+
+def test_a_server_that_takes_a_request_drop_by_drop_is_given_up(api):
+    with serving(sipping) as port:
+        one = api(base_url=f"http://127.0.0.1:{port}", timeout=0.2)
+        started = time.monotonic()
+        with pytest.raises(Unreachable, match="did not end"):
+            one.call("POST", "/x", content=bytes(20_000_000))
+        assert time.monotonic() - started < 1.5
+
+
+def test_a_name_with_many_silent_addresses_costs_no_more_than_one_call(api, monkeypatch):
+    """Connecting to each has a time-out; all of them together have one, too."""
+    real = socket.getaddrinfo
+
+    def resolve(host, *args, **options):
+        return real("127.0.0.1", *args, **options) * (10 if host == "many.example" else 1)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as o:
+        for _ in range(3):  # a full queue lets nobody in
+            waiting = o.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        one = api(base_url=f"http://many.example:{listener.getsockname()[1]}", timeout=0.2)
+        started = time.monotonic()
+        with pytest.raises(Unreachable, match="did not end"):
+            one.call("GET", "/x")
+        assert time.monotonic() - started < 1.2
+
+
+def test_a_connection_is_used_again(api):
+    """What bounds a call must not cost a connection for each."""
+    opened = []
+
+    def answers(connection, over):
+        opened.append(connection)
+        while connection.recv(65536):
+            connection.sendall(b"HTTP/1.1 200 It\r\nContent-Length: 2\r\n\r\n{}")
+
+    with serving(answers) as port:
+        one = api(base_url=f"http://127.0.0.1:{port}", timeout=0.3)
+        for _ in range(3):
+            assert one.call("GET", "/x") == (200, {})
+            time.sleep(0.4)  # a deadline is a call's own
+        one.close()
+    assert len(opened) == 1
 
 
 def test_an_endless_body_is_given_up_early(api, monkeypatch):

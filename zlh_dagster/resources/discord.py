@@ -16,8 +16,11 @@ import httpx
 from zlh_dagster.core.messages import Links, Message, payload
 from zlh_dagster.core.redact import Redactor
 from zlh_dagster.core.rules import Severity
+from zlh_dagster.resources.bounded import bounded_client, within
 
 TIMEOUT = 3.0
+"""Seconds for each step of a call; a whole one has twice as many."""
+
 LONGEST_WAIT = 5.0
 """Seconds waited at the most when Discord limits; a longer wish is not granted."""
 
@@ -110,7 +113,7 @@ class Discord:
     def problem(self, severity: Severity) -> str | None:
         """What is wrong with a level's webhook, or ``None``; reads it and posts nothing."""
         url = self._webhooks[severity]
-        with httpx.Client(timeout=TIMEOUT, transport=self._transport) as client:
+        with bounded_client(timeout=TIMEOUT, transport=self._transport) as client:
             answer = self._attempt(client, "GET", url, None)
         return (
             f"HTTP {answer.status}: {_dead(severity)}"
@@ -153,7 +156,7 @@ class Discord:
     def _call(self, method: str, url: str, message: Message, channel: Severity) -> "_Answer":
         body = payload(message, self._links)
         headers = {"User-Agent": f"DiscordBot (zlh-dagster, {version('zlh-dagster')})"}
-        with httpx.Client(timeout=TIMEOUT, headers=headers, transport=self._transport) as client:
+        with bounded_client(timeout=TIMEOUT, headers=headers, transport=self._transport) as client:
             for attempt in range(1, _ATTEMPTS + 1):
                 answer = self._attempt(client, method, url, body)
                 if answer.status in (401, 404) and method == "POST":
@@ -168,7 +171,7 @@ class Discord:
     def _attempt(client: httpx.Client, method: str, url: str, body: Any) -> "_Answer":
         """One try: what went wrong, and after how long to try again."""
         try:
-            with client.stream(method, url, json=body) as response:
+            with within(2 * TIMEOUT), client.stream(method, url, json=body) as response:
                 status = response.status_code
                 text = _beginning(response) if status in (200, 429) else b""
         except httpx.ConnectError:

@@ -16,7 +16,8 @@ READ_TIMEOUT = 5.0
 
 WRITE_TIMEOUT = 3.0
 WRITE_SECONDS = 4 * WRITE_TIMEOUT
-"""Seconds that one write may take at the most: connecting, sending, waiting, reading."""
+"""Seconds that one write may take at the most: a call ends after three time-outs, and the fourth
+is for the system's resolver, which has its own."""
 
 _HUGE = 2**63
 # JSON can spell half of a surrogate pair, which no file and no database takes.

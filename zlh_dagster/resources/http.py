@@ -17,6 +17,8 @@ from typing import Any
 
 import httpx
 
+from zlh_dagster.resources.bounded import bounded_client, within
+
 USER_AGENT = "zlh-dagster (+control loop)"
 _READ_ATTEMPTS = 3
 _READ_SECONDS = 12.0
@@ -86,7 +88,8 @@ class HttpApi:
         name: The system's name, for messages.
         base_url: Where it is.
         headers: Sent with every call; may hold secrets.
-        timeout: Seconds for each of connecting, sending and each piece of the answer.
+        timeout: Seconds for each of connecting, sending and each piece of the answer; a whole call
+            has three times as many.
         trust: What certificates are checked against, the system's CAs unless given.
         transport: For tests.
     """
@@ -105,7 +108,7 @@ class HttpApi:
         self.timeout = timeout
         self.requests = 0
         self._counting = threading.Lock()
-        self._client = httpx.Client(
+        self._client = bounded_client(
             base_url=base_url,
             headers={"User-Agent": USER_AGENT, **headers},
             timeout=timeout,
@@ -145,12 +148,15 @@ class HttpApi:
         """
         with self._counting:
             self.requests += 1
-        give_up = time.monotonic() + 3 * options.get("timeout", self.timeout)
+        seconds = 3 * options.get("timeout", self.timeout)
+        give_up = time.monotonic() + seconds
         try:
-            with self._client.stream(method, path, **options) as response:
+            with within(seconds), self._client.stream(method, path, **options) as response:
                 check_status(self.name, response.status_code, _retry_after(response))
-                body = self._body(response, give_up)
+                body = self._body(response)
         except httpx.HTTPError as error:
+            if time.monotonic() >= give_up:
+                raise Unreachable(f"{self.name}: the answer did not end") from None
             raise _failed(self.name, error) from None
         try:
             return response.status_code, parse_json(body)
@@ -159,14 +165,12 @@ class HttpApi:
                 f"{self.name}: HTTP {response.status_code} with a body that is not JSON"
             ) from None
 
-    def _body(self, response: httpx.Response, give_up: float) -> bytes:
+    def _body(self, response: httpx.Response) -> bytes:
         body = bytearray()
         for piece in response.iter_bytes():
             body += piece
             if len(body) > _MAX_ANSWER_BYTES:
                 raise Unreachable(f"{self.name}: an answer of more than 64 MiB")
-            if time.monotonic() > give_up:
-                raise Unreachable(f"{self.name}: the answer did not end")
         return bytes(body)
 
 

@@ -5,6 +5,7 @@ import logging
 import httpx
 import redis
 
+from zlh_dagster.resources.bounded import bounded_client, within
 from zlh_dagster.resources.redis import RedisUnavailable
 
 KEY = "zlh:good_tick:"
@@ -58,8 +59,12 @@ class Pulse:
 def call_heartbeat(url: str, *, transport: httpx.BaseTransport | None = None) -> bool:
     """Calls the dead man's switch once; whether it took the call. Never raises, never names it."""
     try:
-        with httpx.Client(transport=transport, timeout=TIMEOUT) as client:
-            status = client.get(url).status_code
+        with (
+            bounded_client(transport=transport, timeout=TIMEOUT) as client,
+            within(2 * TIMEOUT),
+            client.stream("GET", url) as response,
+        ):
+            status = response.status_code
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         _log.warning("ZLH_HEARTBEAT_URL could not be called: %s", type(error).__name__)
         return False
