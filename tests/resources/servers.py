@@ -1,10 +1,13 @@
 """Servers that misbehave on the wire."""
 
 import contextlib
+import gzip
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+
+_SMALL = gzip.compress(gzip.compress(bytes(50_000_000)))
 
 
 @contextlib.contextmanager
@@ -66,3 +69,12 @@ def sipping(connection: socket.socket, over: threading.Event) -> None:
     until = time.monotonic() + 6
     while not over.wait(0.02) and time.monotonic() < until:
         connection.recv(65536)
+
+
+def compressed_twice(connection: socket.socket, over: threading.Event) -> None:
+    """Answers a few hundred bytes that unpack to fifty million."""
+    connection.recv(65536)
+    connection.sendall(
+        b"HTTP/1.1 200 It\r\nContent-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n%s"
+        % (len(_SMALL), _SMALL)
+    )

@@ -3,11 +3,12 @@
 import functools
 import logging
 import time
+import tracemalloc
 
 import httpx
 import pytest
 
-from tests.resources.servers import dripping, dripping_head, serving, silent
+from tests.resources.servers import compressed_twice, dripping, dripping_head, serving, silent
 from zlh_dagster.core.messages import Message
 from zlh_dagster.core.redact import Redactor
 from zlh_dagster.core.rules import Severity
@@ -241,6 +242,19 @@ def test_a_discord_that_hangs_costs_a_bounded_time(quick, behave, monkeypatch):
         service.info("t")
         assert time.monotonic() - started < 1.5
     assert TIMEOUT <= 5
+
+
+def test_no_answer_is_unpacked():
+    """A few bytes could fill the memory; whether a message was taken, the status tells."""
+    with serving(compressed_twice) as port:
+        service = Discord({Severity.INFO: f"http://127.0.0.1:{port}/x"}, redactor=Redactor())
+        service.info("t")
+        tracemalloc.start()
+        try:
+            assert service.post(Message(Severity.INFO, "t", ())) == ""
+            assert tracemalloc.get_traced_memory()[1] < 5_000_000
+        finally:
+            tracemalloc.stop()
 
 
 def test_an_endless_answer_is_not_read(quick, monkeypatch):

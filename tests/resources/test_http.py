@@ -3,11 +3,19 @@
 import contextlib
 import socket
 import time
+import tracemalloc
 
 import httpx
 import pytest
 
-from tests.resources.servers import dripping, dripping_head, serving, silent, sipping
+from tests.resources.servers import (
+    compressed_twice,
+    dripping,
+    dripping_head,
+    serving,
+    silent,
+    sipping,
+)
 from zlh_dagster.resources import http as http_module
 from zlh_dagster.resources.http import (
     USER_AGENT,
@@ -121,9 +129,28 @@ def test_a_broken_connection_is_told_without_its_url(api, failure):
     assert failed.value.__suppress_context__, "nor is it in the traceback"
 
 
-def test_broken_compression_is_unreachable(api):
-    with pytest.raises(Unreachable, match="DecodingError"):
-        api(says(200, b"not gzip", **{"Content-Encoding": "gzip"})).call("GET", "/x")
+def test_no_answer_is_unpacked(api):
+    """A few bytes could fill the memory."""
+    with serving(compressed_twice) as port:
+        one = api(base_url=f"http://127.0.0.1:{port}")
+        tracemalloc.start()
+        try:
+            with pytest.raises(Unreachable, match="it: a compressed answer"):
+                one.call("GET", "/x")
+            assert tracemalloc.get_traced_memory()[1] < 5_000_000
+        finally:
+            tracemalloc.stop()
+
+
+def test_answers_are_asked_for_as_they_are(api):
+    seen = []
+
+    def handler(request):
+        seen.append(request.headers["Accept-Encoding"])
+        return httpx.Response(200, content=b"{}", headers={"Content-Encoding": "Identity"})
+
+    assert api(handler).call("GET", "/x") == (200, {})
+    assert seen == ["identity"]
 
 
 def test_a_read_is_tried_three_times_with_growing_pauses(api, monkeypatch):

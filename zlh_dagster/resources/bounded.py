@@ -1,5 +1,7 @@
 """HTTP clients whose calls end: one deadline over connecting, TLS, sending, and the whole answer.
 
+Answers are asked for as they are: a thousand bytes can unpack to more than the memory holds.
+
 httpx has a time-out for each step and for each read of a socket, so that a server which drips
 bytes is waited for as long as it likes. Below :func:`within` each of these time-outs is no longer
 than what is left. Only the system's resolver has time-outs of its own: when it took too long,
@@ -11,7 +13,7 @@ import math
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -34,14 +36,20 @@ def within(seconds: float) -> Iterator[None]:
         _ends.reset(kept)
 
 
-def bounded_client(**options: Any) -> httpx.Client:
+def bounded_client(*, headers: Mapping[str, str] | None = None, **options: Any) -> httpx.Client:
     """A client that heeds :func:`within`; the options are httpx's own."""
-    client = httpx.Client(**options)
+    client = httpx.Client(headers={"Accept-Encoding": "identity", **(headers or {})}, **options)
     for transport in (client._transport, *client._mounts.values()):
         if isinstance(transport, httpx.HTTPTransport):
             # httpcore's pools take a backend, but httpx hands none through.
             transport._pool._network_backend = _Backend()
     return client
+
+
+def is_compressed(response: httpx.Response) -> bool:
+    """Whether reading the body would unpack it, in spite of what was asked for."""
+    encoding: str = response.headers.get("Content-Encoding", "identity")
+    return encoding.strip().lower() != "identity"
 
 
 def _left(timeout: float | None, late: type[Exception]) -> float:

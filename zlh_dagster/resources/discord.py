@@ -16,7 +16,7 @@ import httpx
 from zlh_dagster.core.messages import Links, Message, payload
 from zlh_dagster.core.redact import Redactor
 from zlh_dagster.core.rules import Severity
-from zlh_dagster.resources.bounded import bounded_client, within
+from zlh_dagster.resources.bounded import bounded_client, is_compressed, within
 
 TIMEOUT = 3.0
 """Seconds for each step of a call; a whole one has twice as many."""
@@ -203,6 +203,8 @@ def _dead(channel: Severity) -> str:
 
 def _beginning(response: httpx.Response) -> bytes:
     """The first part of an answer, which may come as slowly and be as long as it likes."""
+    if is_compressed(response):
+        return b""
     give_up = time.monotonic() + TIMEOUT
     read = bytearray()
     for piece in response.iter_bytes():

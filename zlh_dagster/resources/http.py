@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from zlh_dagster.resources.bounded import bounded_client, within
+from zlh_dagster.resources.bounded import bounded_client, is_compressed, within
 
 USER_AGENT = "zlh-dagster (+control loop)"
 _READ_ATTEMPTS = 3
@@ -166,6 +166,8 @@ class HttpApi:
             ) from None
 
     def _body(self, response: httpx.Response) -> bytes:
+        if is_compressed(response):
+            raise Unreachable(f"{self.name}: a compressed answer, which was not asked for")
         body = bytearray()
         for piece in response.iter_bytes():
             body += piece
