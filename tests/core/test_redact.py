@@ -104,3 +104,16 @@ def test_no_surroundings_bring_a_secret_through(secret, before, after):
 def test_redacting_twice_changes_nothing_more(text):
     redact = Redactor(["s3cr3t-token"]).text
     assert redact(redact(text)) == redact(text)
+
+
+@given(st.lists(st.sampled_from(["s3cr3t-token", "abcd", "x", "token=", " "]), max_size=60))
+def test_the_beginning_of_a_text_is_that_of_the_text_without_secrets(parts):
+    redactor = Redactor(["s3cr3t-token", "abcd"])
+    text = "".join(parts)
+    assert redactor.beginning(text, 10) == redactor.text(text)[:10]
+
+
+def test_the_beginning_of_a_huge_text_takes_no_time():
+    started = time.process_time()
+    assert Redactor(["s3cr3t-token"]).beginning("s3cr3t-token" * 5_000_000, 9) == MASK * 3
+    assert time.process_time() - started < 1

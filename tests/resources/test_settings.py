@@ -368,6 +368,38 @@ def test_a_password_is_redacted_as_written_in_the_url_and_as_it_is(load):
     assert {"p%40ss-word", "p@ss-word"} <= set(secrets)
 
 
+@pytest.mark.parametrize(
+    ("name", "url", "parts"),
+    [
+        ("ZLH_REDIS_URL", "redis://h/0?password=p%40ss-word&db=1", {"p%40ss-word", "p@ss-word"}),
+        ("ZLH_REDIS_URL", "unix:///run/r.sock?password=secret-redis", {"secret-redis"}),
+        ("ZLH_DATABASE_URL", "postgresql://db/zlh?user=u&password=secret-db", {"secret-db"}),
+        (
+            "ZLH_DATABASE_URL",
+            "mariadb://u:p%2Fq-r@db/zlh?ssl_key_password=s-k-p",
+            {"p/q-r", "s-k-p"},
+        ),
+        ("ZLH_SNAPSHOT_URL", "s3://bucket/x?secret=abc+def", {"abc+def", "abc def"}),
+        (
+            "DISCORD_WEBHOOK_INFO",
+            "https://discord.com/api/webhooks/123456789012345678/aB-3_x9ZqW",
+            {"/api/webhooks/123456789012345678/aB-3_x9ZqW", "aB-3_x9ZqW"},
+        ),
+        (
+            "ZLH_HEARTBEAT_URL",
+            "https://hc.example/ping/0f8c-4e1a-77/start?key=K3y-of-it",
+            {"/ping/0f8c-4e1a-77/start", "0f8c-4e1a-77", "K3y-of-it"},
+        ),
+        ("ZLH_HEARTBEAT_URL", "https://u:secret-pw@hc.example/x", {"secret-pw"}),
+    ],
+)
+def test_the_secret_parts_of_a_url_are_secrets_alone(load, name, url, parts):
+    """A driver or a server repeats a part of what it was given."""
+    secrets = set(load(**{name: url}).secrets())
+    assert parts <= secrets
+    assert not {"ping", "start", "webhooks", "api", "zlh", "u", "1", "bucket"} & secrets
+
+
 def test_without_secrets_there_is_nothing_to_redact(load):
     assert load().secrets() == ()
 

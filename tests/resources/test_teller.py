@@ -177,3 +177,29 @@ def test_many_messages_are_not_all_edited_after_one_run(say, services, sandbox, 
     assert len(edited) == 2
     assert shown(sandbox)[4][0] == "4 incidents over"
     assert services.incidents.all_open() == {}
+
+
+@pytest.mark.parametrize("kind", ["outcome", "change", "group", "finding", "findings", "due"])
+def test_a_secret_across_the_end_of_a_line_leaves_no_part(kind, services, sandbox):
+    """Long reasons are cut: what is secret in them is masked before."""
+    [secret] = {v for v in services.settings.secrets() if v == "sandbox-cloudflare-token"}
+    for at in (180, 186, 192) if kind != "finding" else (980, 986, 992):
+        text = "x" * at + secret + "y" * 2000
+        failed = RepairOutcome(REQUEST, Status.FAILED, text)
+        result = {
+            "outcome": lambda t=text, f=failed: BatchResult(outcomes=(f,)),
+            "change": lambda t=text, f=failed: BatchResult(outcomes=(replace(f, changes=(t,)),)),
+            "group": lambda t=text, f=failed: BatchResult(outcomes=(f,) * 9),
+            "finding": lambda t=text, f=failed: BatchResult(findings=(replace(finding(), text=t),)),
+            "findings": lambda t=text: BatchResult(
+                findings=(replace(finding(), text=t), finding(1))
+            ),
+            "due": lambda t=text: BatchResult(
+                due=(replace(Incident.of(finding(), now=0), text=t),)
+            ),
+        }[kind]()
+        tell(services, result, run_id="0123456789", requested_by="controller")
+    told = str([message.payload for message in sandbox.edge.discord.inbox()]).replace("\\", "")
+    assert "x***" in told
+    assert "xsand" not in told
+    assert "tokeny" not in told

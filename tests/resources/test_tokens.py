@@ -8,7 +8,9 @@ import pytest
 
 from tests.resources.clients import ABSENT_TECHNITIUM, CF, HOST, TN, TOKENS, VE, make_client
 from zlh_dagster.core.model import Surface
+from zlh_dagster.resources.cloudflare import Cloudflare
 from zlh_dagster.resources.http import AlreadyThere, EdgeError, Unauthorized
+from zlh_dagster.resources.technitium import Technitium
 from zlh_dagster.resources.velocity import Velocity
 from zlh_dagster.sandbox.config import SandboxConfig
 from zlh_dagster.sandbox.server import Sandbox
@@ -20,6 +22,13 @@ def old_technitium():
     """A Technitium before version 15, which reads the token from a field alone."""
     with Sandbox(SandboxConfig(technitium_bearer=False)) as sandbox:
         yield sandbox
+
+
+def client_with_token(surface, token, answer):
+    transport = httpx.MockTransport(lambda request: answer)
+    if surface is CF:
+        return Cloudflare(base_url="https://x", token=token, zone_id="z", transport=transport)
+    return Technitium(base_url="https://x", token=token, zone="gg", transport=transport)
 
 
 @pytest.fixture
@@ -118,3 +127,22 @@ def test_a_redirect_is_not_followed_with_the_token(client, sandbox):
     with pytest.raises(EdgeError, match="redirect"):
         client(CF).list_records()
     assert len(sandbox.edge.journal.entries()) == 1
+
+
+@pytest.mark.parametrize("surface", [CF, TN])
+def test_a_token_across_the_end_of_what_is_told_leaves_no_part(surface):
+    """An answer may repeat it anywhere; it is masked before a long answer is cut."""
+    token = "q1w2e3r4t5z6u7i8o9p0"
+    for before in range(80, 210):
+        said = "x" * before + token
+        body = {
+            "success": False,
+            "errors": [{"code": 1, "message": said}],
+            "status": "error",
+            "errorMessage": said,
+        }
+        one = client_with_token(surface, token, httpx.Response(400, json=body))
+        with pytest.raises(EdgeError) as refused:
+            one.list_records()
+        one.close()
+        assert token[:4] not in str(refused.value)

@@ -39,6 +39,12 @@ class Redactor:
             text = pattern.sub(rf"\1{MASK}", text)
         return text
 
+    def beginning(self, text: str, limit: int) -> str:
+        """The first ``limit`` characters of ``text`` without secrets, however long it is."""
+        # One character that is told stands for a whole secret at the most.
+        longest = len(self._secrets[0]) if self._secrets else 1
+        return self.text(text[: (limit + 1) * longest])[:limit]
+
     def json(self, value: Any) -> Any:
         """A JSON value in which every text is redacted, keys left alone."""
         if isinstance(value, str):

@@ -30,6 +30,7 @@ PER_PAGE = 5000
 MAX_PAGES = 100
 COMMENT = "zlh-dagster: repaired"
 _AUTOMATIC_TTL = 1
+_MAX_REASON = 130
 _EXISTS = frozenset({81057, 81058})
 _TYPES = frozenset({"A", "SRV", "CNAME"})
 
@@ -155,8 +156,7 @@ class Cloudflare(ApiClient):
             raise Unreachable(f"cloudflare: HTTP {status} without a verdict")
         if answer["success"] is True and status < 400:
             return answer
-        codes, text = _errors(answer.get("errors"))
-        text = self._redactor.text(text)
+        codes, text = _errors(answer.get("errors"), self._redactor)
         if codes & _EXISTS:
             raise AlreadyThere(f"cloudflare: {text}")
         raise Rejected(f"cloudflare: HTTP {status}, {text}")
@@ -168,11 +168,13 @@ def _record_id(change: Change) -> str:
     return change.found.record_id
 
 
-def _errors(errors: Any) -> tuple[set[int], str]:
+def _errors(errors: Any, redactor: Redactor) -> tuple[set[int], str]:
     listed = [e for e in errors if isinstance(e, dict)] if isinstance(errors, list) else []
     codes = {e["code"] for e in listed if isinstance(e.get("code"), int)}
-    text = "; ".join(f"{e.get('code')} {str(e.get('message'))[:120]}" for e in listed[:3])
-    return codes, text or "no reason given"
+    told = [
+        redactor.beginning(f"{e.get('code')} {e.get('message')}", _MAX_REASON) for e in listed[:3]
+    ]
+    return codes, "; ".join(told) or "no reason given"
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:

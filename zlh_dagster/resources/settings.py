@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from fsspec import available_protocols
@@ -31,7 +31,7 @@ from zlh_dagster.core.guards import NAMED_BY_OPERATOR
 from zlh_dagster.core.model import Action
 from zlh_dagster.core.policy import PolicyConfig
 from zlh_dagster.resources.settings_problems import absent, misspelt, told
-from zlh_dagster.resources.urls import check_url, split_url, with_driver
+from zlh_dagster.resources.urls import check_url, secrets_in, split_url, with_driver
 
 # A Unix socket's path has 108 bytes, its end included (unix(7)).
 _SOCKET_PATH_LIMIT = 100
@@ -389,24 +389,17 @@ class Settings(BaseSettings):
         return {name.upper(): _text(value) for name, value in given.items() if value is not None}
 
     def secrets(self) -> tuple[str, ...]:
-        """Every secret value, for redaction; the password inside a database URL on its own too."""
+        """Every secret value, for redaction; the secret parts of a URL on their own too."""
         values = []
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, SecretStr):
                 values.append(value.get_secret_value())
+                if name.endswith("_url") or name.startswith("discord_webhook_"):
+                    values += secrets_in(values[-1])
         if self.zpack_secret is not None:
             # What travels is its digest, which opens the bridge just as well.
             values.append(sha256(self.zpack_secret.get_secret_value().encode()).hexdigest())
-        for url in (
-            self.zlh_database_url,
-            self.zlh_redis_url,
-            self.zlh_dagster_database_url,
-            self.zlh_snapshot_url,
-        ):
-            password = urlsplit(url.get_secret_value()).password if url is not None else None
-            if password:
-                values += [password, unquote(password)]
         return tuple(value for value in values if value)
 
 

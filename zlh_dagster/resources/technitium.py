@@ -164,7 +164,7 @@ def _verdict(status: int, answer: Any, redactor: Redactor) -> Any:
         return answer
     if answer["status"] == "invalid-token":
         raise Unauthorized("technitium: the token is not valid")
-    message = redactor.text(str(answer.get("errorMessage", "no reason given")))[:200]
+    message = redactor.beginning(str(answer.get("errorMessage", "no reason given")), 200)
     if "already exists" in message:
         raise AlreadyThere(f"technitium: {message}")
     raise Rejected(f"technitium: {message}")

@@ -1,6 +1,8 @@
 """URLs as settings have them: what they must be, and what this project makes of them."""
 
-from urllib.parse import SplitResult, urlsplit
+import re
+from collections.abc import Iterator
+from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _DRIVERS = {
@@ -9,6 +11,10 @@ _DRIVERS = {
     "mysql://": "mysql+pymysql://",
     "mariadb://": "mariadb+pymysql://",
 }
+
+# A word of a path that is no word of a language; a secret in lower case alone is too unlikely.
+_TOKEN = re.compile(r"(?=.*[0-9A-Z]).{10,}")
+_SECRET_NAME = re.compile(r"(?i)pass|pwd|secret|token|key|sig")
 
 
 def check_url(value: str, *, http_anywhere: bool) -> str:
@@ -48,3 +54,27 @@ def with_driver(url: str) -> str:
         if url.startswith(given):
             return driver + url.removeprefix(given)
     return url
+
+
+def secrets_in(url: str) -> set[str]:
+    """The parts of a URL that are secret alone, as they are written and as they are.
+
+    These are the password before the host, what the query calls a password, key or the like, and
+    of a web address the path, with whatever in it looks like a token.
+    """
+    return {
+        said for part in _secret_parts(url) for said in (part, unquote(part), unquote_plus(part))
+    }
+
+
+def _secret_parts(url: str) -> Iterator[str]:
+    parts = urlsplit(url)
+    if parts.password:
+        yield parts.password
+    for pair in parts.query.split("&"):
+        name, _, value = pair.partition("=")
+        if value and _SECRET_NAME.search(name):
+            yield value
+    if parts.scheme in ("http", "https"):
+        yield parts.path
+        yield from filter(_TOKEN.fullmatch, parts.path.split("/"))
