@@ -1,11 +1,15 @@
 """One write changes one record: the one that was asked for, once, and nothing beside it."""
 
+import json
+
+import httpx
 import pytest
 
 from tests.harness import edge_state
 from tests.resources.clients import CF, HOST, SRV, SRV_CONTENT, TN, TOKENS, VE, find, missing
 from zlh_dagster.core.changes import Change
 from zlh_dagster.core.model import DriftKind, Record, Surface
+from zlh_dagster.resources.cloudflare import Cloudflare
 from zlh_dagster.resources.http import (
     AlreadyThere,
     EdgeError,
@@ -14,6 +18,7 @@ from zlh_dagster.resources.http import (
     Unauthorized,
     Unreachable,
 )
+from zlh_dagster.resources.technitium import Technitium
 from zlh_dagster.sandbox.cloudflare_records import new_record
 from zlh_dagster.sandbox.technitium_records import TechnitiumRecord, address_data
 from zlh_dagster.sandbox.velocity_api import Backend
@@ -30,6 +35,13 @@ each_record = pytest.mark.parametrize("change", ABSENT.values(), ids=ABSENT.keys
 one_of_each = pytest.mark.parametrize(
     "change", [ABSENT[k] for k in ("cloudflare A", "technitium SRV", "velocity BACKEND")]
 )
+
+
+def make_client_of(surface, answer):
+    transport = httpx.MockTransport(answer)
+    if surface is CF:
+        return Cloudflare(base_url="https://x", token="t", zone_id="z", transport=transport)
+    return Technitium(base_url="https://x", token="t", zone="gg", transport=transport)
 
 
 def take_away(sandbox, change: Change) -> None:
@@ -163,6 +175,41 @@ def test_a_wrong_srv_record_in_technitium_is_changed_in_place(client, sandbox):
     one.apply(wrong(find(one.list_records(), SRV, "SRV"), content=f"0 0 30123 {HOST}"))
     [stands] = sandbox.edge.technitium.named(SRV)
     assert dict(stands.data) == {"priority": 0, "weight": 0, "port": 30123, "target": HOST}
+
+
+@pytest.mark.parametrize("surface", [CF, TN])
+def test_an_srv_record_is_written_as_it_was_listed(surface):
+    """A target is whatever stands behind the third space; a revert writes it back."""
+    seen = []
+
+    def answer(request):
+        seen.append(request)
+        return httpx.Response(200, json={"success": True, "status": "ok"})
+
+    client = make_client_of(surface, answer)
+    odd = Record(surface, SRV, "SRV", "0 0 1 a b", ttl=60, record_id="1")
+    ours = Record(surface, SRV, "SRV", SRV_CONTENT, ttl=60, record_id="1")
+    client.apply(Change(DriftKind.WRONG, ours, odd))
+    client.apply(Change(DriftKind.WRONG, odd, ours))
+    client.close()
+    there, back = (request.content.decode() for request in seen)
+    if surface is TN:
+        assert "&target=a+b&" in there
+        assert "&newTarget=a+b&" in back
+    assert HOST in there
+    assert json.loads(back)["data"]["target"] == "a b" if surface is CF else "a+b" in back
+
+
+@pytest.mark.parametrize("surface", [CF, TN])
+@pytest.mark.parametrize("content", ["", "0 0 1", "0 0 x mc", "0.5 0 1 mc", None])
+def test_an_srv_record_that_cannot_be_read_is_refused_before_anything_is_sent(surface, content):
+    seen = []
+    client = make_client_of(surface, seen.append)
+    wanted = Record(surface, SRV, "SRV", content, ttl=60)
+    with pytest.raises(Rejected, match="is not 'priority weight port target'"):
+        client.apply(Change(DriftKind.MISSING, wanted, None))
+    client.close()
+    assert seen == []
 
 
 @pytest.mark.parametrize("address", ["10.70.0.2", "10.70.0.9"])

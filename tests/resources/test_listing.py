@@ -382,3 +382,13 @@ def test_technitium_of_another_shape_is_an_edge_error(client, record):
 def test_velocity_of_another_shape_is_an_edge_error(client, server):
     with pytest.raises(Incomplete):
         client(VE, transport=answering({"servers": [server]})).list_records()
+
+
+@pytest.mark.parametrize("disabled", ["true", "false", 1, None, []])
+def test_a_record_of_which_nobody_knows_whether_it_is_served_is_refused(client, disabled):
+    soa = {"name": "gg", "type": "SOA", "ttl": 900, "rData": {}}
+    record = {"name": "a.gg", "type": "A", "ttl": 60, "rData": {"ipAddress": "10.0.0.1"}}
+    listed = {"records": [soa, {**record, "disabled": disabled}]}
+    body = {"status": "ok", "response": listed}
+    with pytest.raises(Incomplete, match="'disabled' is"):
+        client(TN, transport=answering(body)).list_records()

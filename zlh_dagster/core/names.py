@@ -177,3 +177,13 @@ def split_backend(content: str) -> tuple[str, int]:
 def srv_content(*, port: int, target: str, priority: int = 0, weight: int = 0) -> str:
     """Content of an SRV record as it is compared: ``priority weight port target``."""
     return f"{priority} {weight} {port} {normalise_name(target)}"
+
+
+def split_srv(content: str) -> tuple[int, int, int, str]:
+    """Priority, weight, port and target of what :func:`srv_content` joined.
+
+    Raises:
+        ValueError: If it is nothing of the kind.
+    """
+    priority, weight, port, target = content.split(" ", 3)
+    return int(priority), int(weight), int(port), target

@@ -15,7 +15,7 @@ from zlh_dagster.core.changes import Change
 from zlh_dagster.core.model import DriftKind, Record, Surface, records_frame
 from zlh_dagster.core.names import normalise_name, srv_content
 from zlh_dagster.core.redact import Redactor
-from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, Rights, expect, field
+from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, Rights, expect, field, srv_data
 from zlh_dagster.resources.http import (
     AlreadyThere,
     ApiClient,
@@ -210,13 +210,7 @@ def _body(record: Record) -> dict[str, Any]:
         "comment": COMMENT,
     }
     if record.type == "SRV":
-        priority, weight, port, target = str(record.content).split(" ")
-        body["data"] = {
-            "priority": int(priority),
-            "weight": int(weight),
-            "port": int(port),
-            "target": target,
-        }
+        body["data"] = srv_data(record)
     else:
         body |= {"content": record.content, "proxied": bool(record.proxied)}
     return body

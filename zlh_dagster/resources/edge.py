@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Protocol
 import pandas as pd
 
 from zlh_dagster.core.changes import Change
-from zlh_dagster.core.model import Surface
-from zlh_dagster.resources.http import Incomplete
+from zlh_dagster.core.model import Record, Surface
+from zlh_dagster.core.names import split_srv
+from zlh_dagster.resources.http import Incomplete, Rejected
 
 READ_TIMEOUT = 5.0
 """Seconds for each step of a read; Proxmox alone delays a 401 by 3 s."""
@@ -83,6 +84,22 @@ class BatchSurface(EdgeSurface, Protocol):
             EdgeError: It failed or its answer was lost; a fresh read tells which.
         """
         ...
+
+
+def srv_data(record: Record) -> dict[str, Any]:
+    """The parts of an SRV record by the names that both DNS providers give them.
+
+    Raises:
+        Rejected: If its content cannot be read: there is nothing to write then.
+    """
+    try:
+        priority, weight, port, target = split_srv(str(record.content))
+    except ValueError:
+        raise Rejected(
+            f"{record.surface.value}: SRV {record.name}: its content is not 'priority weight port"
+            " target'"
+        ) from None
+    return {"priority": priority, "weight": weight, "port": port, "target": target}
 
 
 def expect(value: Any, kind: type, what: str) -> Any:

@@ -13,7 +13,7 @@ from zlh_dagster.core.changes import Change
 from zlh_dagster.core.model import DriftKind, Record, Surface, records_frame
 from zlh_dagster.core.names import normalise_name, srv_content
 from zlh_dagster.core.redact import Redactor
-from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, Rights, field
+from zlh_dagster.resources.edge import READ_TIMEOUT, WRITE_TIMEOUT, Rights, expect, field, srv_data
 from zlh_dagster.resources.http import (
     AlreadyThere,
     ApiClient,
@@ -187,15 +187,14 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "type": kind,
         "content": content,
         "ttl": field(record, "ttl", int, where),
-        "disabled": record.get("disabled") is True,
+        "disabled": expect(record.get("disabled", False), bool, f"{where}: 'disabled'"),
     }
 
 
 def _values(record: Record) -> dict[str, str]:
     if record.type == "A":
         return {"ipAddress": str(record.content)}
-    priority, weight, port, target = str(record.content).split(" ")
-    return {"priority": priority, "weight": weight, "port": port, "target": target}
+    return {name: str(value) for name, value in srv_data(record).items()}
 
 
 def _new_values(record: Record) -> dict[str, str]:
