@@ -328,6 +328,32 @@ def test_a_line_break_at_the_end_of_a_token_is_not_part_of_it(load, name):
     assert getattr(settings, name.lower()).get_secret_value() == "token-from-a-file"
 
 
+@pytest.mark.parametrize(
+    "switch",
+    [
+        "ssl_cert_reqs=none",
+        "ssl_cert_reqs=optional",
+        "db=1&ssl_cert_reqs=NONE",
+        "ssl_check_hostname=false",
+        "ssl_check_hostname=0",
+        "ssl_check_hostname=No",
+    ],
+)
+def test_verification_of_redis_is_not_switched_off(load, switch):
+    said = refusal(load, ZLH_REDIS_URL=f"rediss://:pw-of-it@h:6380/0?{switch}")
+    assert said.startswith("ZLH_REDIS_URL: ")
+    assert f"must not have {switch.split('&')[-1].split('=')[0]}" in said
+    assert "pw-of-it" not in said
+
+
+@pytest.mark.parametrize(
+    "query", ["", "?ssl_cert_reqs=required&ssl_check_hostname=true", "?ssl_ca_certs=/etc/ca.pem"]
+)
+def test_redis_may_be_told_whom_to_trust(load, query):
+    url = f"rediss://h:6380/0{query}"
+    assert load(ZLH_REDIS_URL=url).redis_url == url
+
+
 # --- secrets -------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@ from zlh_dagster.core.guards import NAMED_BY_OPERATOR
 from zlh_dagster.core.model import Action
 from zlh_dagster.core.policy import PolicyConfig
 from zlh_dagster.resources.settings_problems import absent, misspelt, told
-from zlh_dagster.resources.urls import check_url, secrets_in, split_url, with_driver
+from zlh_dagster.resources.urls import check_redis_url, check_url, secrets_in, with_driver
 
 # A Unix socket's path has 108 bytes, its end included (unix(7)).
 _SOCKET_PATH_LIMIT = 100
@@ -175,12 +175,7 @@ class Settings(BaseSettings):
     @field_validator("zlh_redis_url")
     @classmethod
     def _redis(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        url = value.get_secret_value().strip()
-        if split_url(url).scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("must be a URL that begins with redis://, rediss:// or unix://")
-        return SecretStr(url)
+        return None if value is None else SecretStr(check_redis_url(value.get_secret_value()))
 
     @field_validator("zlh_dagster_database_url")
     @classmethod

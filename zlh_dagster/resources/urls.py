@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, unquote_plus, urlsplit
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _DRIVERS = {
@@ -14,6 +14,9 @@ _DRIVERS = {
 
 # A word of a path that is no word of a language; a secret in lower case alone is too unlikely.
 _TOKEN = re.compile(r"(?=.*[0-9A-Z]).{10,}")
+_VERIFIED = {"ssl_cert_reqs": {"required"}, "ssl_check_hostname": {"1", "true", "yes"}}
+"""What redis-py's switches of verification may say."""
+
 _SECRET_NAME = re.compile(r"(?i)pass|pwd|secret|token|key|sig")
 
 
@@ -29,6 +32,25 @@ def check_url(value: str, *, http_anywhere: bool) -> str:
         raise ValueError("must be a URL that begins with https://")
     if parts.scheme == "http" and not http_anywhere and parts.hostname not in LOOPBACK:
         raise ValueError("must be https (http is for loopback only)")
+    return url
+
+
+def check_redis_url(value: str) -> str:
+    """The URL of a Redis, whose certificate is verified where it has one.
+
+    Raises:
+        ValueError: If it is none, or switches verification off.
+    """
+    url = value.strip()
+    parts = split_url(url)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("must be a URL that begins with redis://, rediss:// or unix://")
+    for name, said in parse_qsl(parts.query):
+        if said.lower() not in _VERIFIED.get(name, {said.lower()}):
+            raise ValueError(
+                f"must not have {name}={said:.20}: certificates are always verified;"
+                " ssl_ca_certs=FILE names whom to trust"
+            )
     return url
 
 
