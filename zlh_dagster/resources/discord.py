@@ -3,8 +3,8 @@
 Sending is bounded in time and never raises. What could not be delivered is in the log, whole.
 """
 
-import json
 import logging
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from zlh_dagster.core.messages import Links, Message, payload
 from zlh_dagster.core.redact import Redactor
 from zlh_dagster.core.rules import Severity
 from zlh_dagster.resources.bounded import bounded_client, is_compressed, within
+from zlh_dagster.resources.http import parse_json
 
 TIMEOUT = 3.0
 """Seconds for each step of a call; a whole one has twice as many."""
@@ -29,6 +30,7 @@ DEAD_SECONDS = 3600.0
 
 _ATTEMPTS = 3
 _ENOUGH_BYTES = 32_768
+_ID = re.compile(r"[0-9]{1,20}")
 _log = logging.getLogger(__name__)
 
 
@@ -216,15 +218,15 @@ def _beginning(response: httpx.Response) -> bytes:
 
 def _retry_after(answer: bytes) -> float:
     try:
-        return max(0.0, float(json.loads(answer)["retry_after"]))
-    except (ValueError, KeyError, TypeError):
+        return max(0.0, float(parse_json(answer)["retry_after"]))
+    except (ValueError, KeyError, TypeError, OverflowError):
         return LONGEST_WAIT
 
 
 def _message_id(answer: bytes) -> str:
     """The message's identifier; an answer too long or of another shape tells none."""
     try:
-        found = str(json.loads(answer)["id"])
+        found = str(parse_json(answer)["id"])
     except (ValueError, KeyError, TypeError):
         return ""
-    return found if found.isdigit() else ""
+    return found if _ID.fullmatch(found) else ""
