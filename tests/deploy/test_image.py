@@ -85,6 +85,7 @@ def test_packages_come_with_hashes_and_ours_without_dependencies(stages):
 
 def test_the_package_in_place_finds_the_dagster_yaml_beside_it(tmp_path):
     for source in copied():
+        (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / source).is_dir():
             shutil.copytree(ROOT / source, tmp_path / source)
         else:

@@ -1,6 +1,9 @@
 """The values for Dagster's chart say what dagster.yaml says, and Dagster takes them."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +140,31 @@ def test_a_daemon_that_does_nothing_is_started_again():
     timing = {snake(key): value for key, value in probe.items() if key != "exec"}
     assert k8s_model_from_dict(client.V1Probe, timing).period_seconds == 60
     assert probe["failureThreshold"] * probe["periodSeconds"] < DAEMON["heartbeatTolerance"]
+
+
+def test_the_chart_finds_the_guarded_web_server(tmp_path: Path):
+    """It starts `dagster-webserver` by that name, and nothing in the values says another."""
+    source = FOLDER / "dagster-webserver"
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    copies = f"COPY deploy/kubernetes/{source.name} .venv/bin/"
+    installed = lines.index("COPY requirements-kubernetes.lock ./")
+    assert installed < lines.index(copies) < lines.index("FROM python:3.11-slim AS base")
+    assert os.access(source, os.X_OK)
+    program = tmp_path / source.name
+    program.write_text(source.read_text().replace("/opt/zlh/.venv/bin/python", sys.executable))
+    command = ["sh", str(program), "-h", "0.0.0.0", "-p", "3000", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "zlh_dagster.web.dagster_webserver" in done.stdout
+    assert "--path-prefix" in done.stdout
+
+
+def test_the_guard_lets_the_probe_through():
+    """Kubernetes asks the pod by its address unless it is told another host."""
+    probe = dict(WEB["readinessProbe"]["httpGet"])
+    [header] = probe.pop("httpHeaders")
+    assert header == {"name": "Host", "value": "localhost"}
+    assert probe["path"] == "/server_info"
 
 
 def test_the_code_is_the_one_that_zlh_serves():

@@ -132,6 +132,16 @@ def workspace_of(settings: Settings) -> Path:
     return settings.home / "workspace.yaml"
 
 
+def web_command(settings: Settings) -> list[str]:
+    """The program that serves the web UI."""
+    return [
+        *(sys.executable, "-m", "zlh_dagster.web.dagster_webserver"),
+        *("--workspace", str(workspace_of(settings))),
+        *("--host", settings.zlh_web_host, "--port", str(settings.zlh_web_port)),
+        *("--dagster-log-level", LOG_LEVEL),
+    ]
+
+
 def environment_of(settings: Settings) -> dict[str, str]:
     """The environment of all parts."""
     # Celery lets its own variables overrule the settings; another program's are not meant.

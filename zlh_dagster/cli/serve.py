@@ -17,6 +17,7 @@ from zlh_dagster.cli.home import (
     claim,
     environment_of,
     prepare,
+    web_command,
     workspace_of,
 )
 from zlh_dagster.cli.parts import Part
@@ -50,14 +51,11 @@ def run(settings: Settings, part: Part, *, say: Callable[[str], None]) -> NoRetu
 
 def command(settings: Settings, part: Part) -> list[str]:
     """The program of a part."""
+    if part is Part.WEB:
+        return web_command(settings)
     workspace = str(workspace_of(settings))
     arguments = {
         Part.WORKER: ["zlh_dagster.runs.worker"],
         Part.DAEMON: ["dagster._daemon", "run", "--workspace", workspace, "--log-level", LOG_LEVEL],
-        Part.WEB: [
-            *("dagster_webserver", "--workspace", workspace),
-            *("--host", settings.zlh_web_host, "--port", str(settings.zlh_web_port)),
-            *("--dagster-log-level", LOG_LEVEL),
-        ],
     }
     return [sys.executable, "-m", *arguments[part]]

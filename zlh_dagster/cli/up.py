@@ -23,6 +23,7 @@ from zlh_dagster.cli.home import (
     environment_of,
     prepare,
     prepare_storage,
+    web_command,
 )
 from zlh_dagster.core.snapshot import AHEAD_SECONDS
 from zlh_dagster.resources.redis import RedisUnavailable, answers, embedded_command
@@ -149,12 +150,7 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
         children.append(
             Child(
                 "web server",
-                [
-                    *(sys.executable, "-m", "dagster_webserver"),
-                    *("--workspace", workspace),
-                    *("--host", address[0], "--port", str(address[1])),
-                    *("--dagster-log-level", LOG_LEVEL),
-                ],
+                web_command(settings),
                 environment,
                 settings.home,
                 ready=lambda: _accepts(address),
