@@ -1,5 +1,7 @@
 """The only place that wires assets, jobs, sensors and resources together."""
 
+import os
+
 import dagster as dg
 
 from zlh_dagster.assets.agent_shards import agent_shards
@@ -11,10 +13,16 @@ from zlh_dagster.jobs.digest import digest, digest_every_morning
 from zlh_dagster.jobs.level1_repair import LEASE, lease_keeper, level1_repair
 from zlh_dagster.jobs.observe import observe, observe_every_minute
 from zlh_dagster.jobs.retention import retention, retention_every_hour
+from zlh_dagster.resources.private import OWNER_ONLY
 from zlh_dagster.resources.services import Services
 from zlh_dagster.sensors.agent_rounds import agent_rounds_sensor
 from zlh_dagster.sensors.drift import drift_sensor
 from zlh_dagster.sensors.run_failure import run_failure_sensor
+
+# Dagster's own commands start with whatever umask the shell has, and write a run's files before the
+# services are first used. All of the importing process gets it: a test that looks at the modes of
+# files sets the umask itself.
+os.umask(OWNER_ONLY)
 
 
 def build(services: Services) -> dg.Definitions:

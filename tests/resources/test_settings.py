@@ -1,5 +1,6 @@
 """Names and defaults are a contract; a mistake is one line that names the setting."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from pydantic import SecretStr
 
 from zlh_dagster.core.desired import EdgeConfig
 from zlh_dagster.core.policy import PolicyConfig
+from zlh_dagster.resources.private import NotPrivate
 from zlh_dagster.resources.settings import Settings, SettingsError, load_settings
 
 NETWORKS = (
@@ -468,6 +470,20 @@ def test_a_socket_path_fits_however_deep_the_home_lies(load, tmp_path):
     assert deep.socket("redis") != other.socket("redis"), "two deployments on one machine"
     shallow = load(DAGSTER_HOME="/tmp/z")
     assert shallow.socket("redis") == Path("/tmp/z/redis.sock")
+
+
+def test_a_socket_is_not_looked_for_where_another_user_could_have_put_one(
+    load, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    deep = load(DAGSTER_HOME=str(tmp_path / ("x" * 120)))
+    folder = deep.socket("redis").parent
+    assert folder.parent == tmp_path
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    for path in (lambda: deep.redis_url, lambda: deep.socket("code")):
+        with pytest.raises(NotPrivate, match=r"open to other users.*shorter DAGSTER_HOME"):
+            path()
 
 
 def test_a_configured_redis_is_used_as_given(load):

@@ -43,6 +43,14 @@ def stack(bare: Stack) -> Stack:
     return bare
 
 
+def open_home(stack: Stack) -> Path:
+    """As `mkdir` makes it with the usual umask."""
+    home = stack.directory / "home"
+    home.mkdir()
+    home.chmod(0o755)
+    return home
+
+
 def start(stack: Stack, config: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [BIN / EXECUTE[0], *EXECUTE[1:], "level1_repair", "-c", config],
@@ -114,6 +122,27 @@ def test_one_tick_in_the_foreground(stack):
     reads = Counter(e.surface for e in stack.sandbox.edge.journal.entries())
     assert reads.pop("agents") == SERVERS + 1
     assert reads == {"cloudflare": 1, "technitium": 1, "velocity": 1, "proxmox": 1}
+
+
+def test_nobody_else_reads_what_a_tick_leaves_in_an_open_home(bare):
+    """Made by `mkdir`, used by Dagster's own command, which knows nothing of it."""
+    home = open_home(bare)
+    done = bare.run(*EXECUTE, "observe", umask=0o022)
+    assert done.returncode == 0, done.stderr
+    assert f"{home} was open to other users" in done.stderr
+    left = [home, *home.rglob("*")]
+    assert {"runs.db", "schedules.db", "snapshots"} <= {path.name for path in left}
+    assert [path for path in left if path.lstat().st_mode & 0o077] == []
+
+
+def test_nobody_else_reads_what_zlh_makes(bare):
+    home = open_home(bare)
+    made = home / "platform.db"
+    bare.environment["ZLH_DATABASE_URL"] = f"sqlite:///{made}"
+    done = bare.run("zlh", "db", "upgrade", umask=0o022)
+    assert done.returncode == 0, done.stderr
+    assert f"{home} was open to other users" in done.stderr
+    assert [path.stat().st_mode & 0o077 for path in (home, made)] == [0, 0]
 
 
 def test_zlh_plan_repair_and_events_tell_the_same_story(stack):

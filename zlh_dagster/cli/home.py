@@ -39,7 +39,6 @@ def claim(home: Path, kind: int, name: str = "zlh") -> IO[str]:
     Raises:
         AlreadyUp: If somebody else has claimed it.
     """
-    os.umask(0o077)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = lock_of(home, name).open("w")
     if not _taken(lock, kind):

@@ -47,9 +47,12 @@ def say(text: str) -> None:
 
 
 def _settings() -> "Settings":
+    from zlh_dagster.resources.private import keep_private
     from zlh_dagster.resources.settings import load_settings
 
-    return load_settings()
+    settings = load_settings()
+    keep_private(settings.home)
+    return settings
 
 
 def _services() -> "Services":
@@ -393,7 +396,7 @@ def explain(error: Exception) -> str:
     from sqlalchemy.exc import SQLAlchemyError
 
     from zlh_dagster.resources.services import Services
-    from zlh_dagster.resources.settings import SettingsError
+    from zlh_dagster.resources.settings import SettingsError, load_settings
 
     if isinstance(error, SettingsError):
         return f"settings: {error}"
@@ -403,7 +406,7 @@ def explain(error: Exception) -> str:
         return explain_database(error)
     text = " ".join(str(error).split()) or type(error).__name__
     try:
-        return Services().redactor.text(text)
+        return Services(load_settings()).redactor.text(text)
     except SettingsError:
         return text
 

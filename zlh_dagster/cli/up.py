@@ -95,7 +95,6 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
     environment = environment_of(settings)
     workspace = str(settings.home / "workspace.yaml")
     code = settings.socket("code")
-    code.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     children = []
     if settings.zlh_redis_url is None:
         children.append(

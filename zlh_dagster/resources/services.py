@@ -30,6 +30,7 @@ from zlh_dagster.resources.leader import Leadership, deployment_id
 from zlh_dagster.resources.ledger import Ledger
 from zlh_dagster.resources.messages import Messages
 from zlh_dagster.resources.pauses import Pauses
+from zlh_dagster.resources.private import keep_private
 from zlh_dagster.resources.proxmox import Proxmox
 from zlh_dagster.resources.pulse import Pulse
 from zlh_dagster.resources.redis import connect
@@ -100,8 +101,13 @@ class Services:
 
         Raises:
             SettingsError: If one is missing or malformed.
+            NotPrivate: If ``$DAGSTER_HOME`` is in another user's hands.
         """
-        return self._given or load_settings()
+        if self._given is not None:
+            return self._given
+        settings = load_settings()
+        keep_private(settings.home)
+        return settings
 
     @cached_property
     def engine(self) -> sa.Engine:

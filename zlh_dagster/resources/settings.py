@@ -30,6 +30,7 @@ from zlh_dagster.core.desired import EdgeConfig
 from zlh_dagster.core.guards import NAMED_BY_OPERATOR
 from zlh_dagster.core.model import Action
 from zlh_dagster.core.policy import PolicyConfig
+from zlh_dagster.resources.private import private_directory
 from zlh_dagster.resources.settings_problems import absent, misspelt, told
 from zlh_dagster.resources.urls import check_redis_url, check_url, secrets_in, with_driver
 
@@ -334,12 +335,17 @@ class Settings(BaseSettings):
         return self.zlh_snapshot_url.get_secret_value()
 
     def socket(self, name: str) -> Path:
-        """Path of a Unix socket of this deployment, the same for all of its processes."""
+        """Path of a Unix socket of this deployment, the same for all of its processes.
+
+        Raises:
+            NotPrivate: If another user could have put a socket of their own there.
+        """
         path = self.home / f"{name}.sock"
         if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
             return path
         short = sha256(os.fsencode(self.home)).hexdigest()[:16]
-        return Path(gettempdir()) / f"zlh-{os.getuid()}-{short}" / f"{name}.sock"
+        folder = Path(gettempdir()) / f"zlh-{os.getuid()}-{short}"
+        return private_directory(folder) / f"{name}.sock"
 
     @property
     def redis_url(self) -> str:

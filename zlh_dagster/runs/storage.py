@@ -11,6 +11,7 @@ from dagster._core.storage.base_storage import DagsterStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_postgres.storage import DagsterPostgresStorage
 
+from zlh_dagster.resources.private import keep_private
 from zlh_dagster.resources.settings import Settings, load_settings
 from zlh_dagster.runs.sqlite import PooledSqliteStorage
 
@@ -34,8 +35,11 @@ class ChosenStorage(DagsterStorage, ConfigurableClass):
 
         Raises:
             SettingsError: If a setting is missing or malformed.
+            NotPrivate: If ``$DAGSTER_HOME`` is in another user's hands.
         """
-        return open_storage(load_settings(), inst_data)
+        settings = load_settings()
+        keep_private(settings.home)
+        return open_storage(settings, inst_data)
 
 
 def open_storage(
