@@ -1,5 +1,6 @@
 """Names and defaults are a contract; a mistake is one line that names the setting."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -462,7 +463,9 @@ def test_a_relative_home_is_made_absolute(load, tmp_path, monkeypatch):
     assert load().home == tmp_path / ".zlh"
 
 
-def test_a_socket_path_fits_however_deep_the_home_lies(load, tmp_path):
+def test_a_socket_path_fits_however_deep_the_home_lies(load, tmp_path, monkeypatch):
+    short = tempfile.mkdtemp(prefix="zlh-")
+    monkeypatch.setattr(tempfile, "tempdir", short)
     deep = load(DAGSTER_HOME=str(tmp_path / ("x" * 120)))
     other = load(DAGSTER_HOME=str(tmp_path / ("y" * 120)))
     assert len(str(deep.socket("redis"))) <= 100
@@ -470,6 +473,7 @@ def test_a_socket_path_fits_however_deep_the_home_lies(load, tmp_path):
     assert deep.socket("redis") != other.socket("redis"), "two deployments on one machine"
     shallow = load(DAGSTER_HOME="/tmp/z")
     assert shallow.socket("redis") == Path("/tmp/z/redis.sock")
+    shutil.rmtree(short)
 
 
 def test_a_socket_is_not_looked_for_where_another_user_could_have_put_one(

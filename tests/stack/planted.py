@@ -1,21 +1,42 @@
 """Secrets that stand nowhere else, and the search for them and their parts."""
 
+import base64
+import binascii
 import contextlib
 import json
 import secrets
+import sqlite3
+import zlib
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, get_args
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import pandas as pd
+import pyarrow as pa
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from zlh_dagster.resources.redis import connect
+from zlh_dagster.resources.settings import Settings
 from zlh_dagster.sandbox.config import SandboxConfig
 
 PART = 12
 """So many characters of a secret in a row are a leak, too."""
 
+SECRET_SETTINGS = {
+    name.upper()
+    for name, field in Settings.model_fields.items()
+    if SecretStr in (field.annotation, *get_args(field.annotation))
+}
+NOT_PLANTED = {"ZLH_SNAPSHOT_URL": "a directory here, the address of which has no room for one"}
+
+_UNUSED = "planted"
+"""A parameter of a database's URL that its driver takes and nobody reads."""
+
+_SQLITE = b"SQLite format 3\0"
 _RUNS = """{
   instance { info }
   runsOrError { ... on Runs { results {
@@ -40,24 +61,41 @@ def planted_config() -> SandboxConfig:
 
 
 def with_tokens(environment: dict[str, str]) -> dict[str, str]:
-    """The settings with a token at the end of each address that is a secret."""
-    addressed = [n for n in environment if n.startswith("DISCORD_WEBHOOK_")]
-    return {
-        name: f"{environment[name]}/{secrets.token_hex(20)}"
-        for name in (*addressed, "ZLH_HEARTBEAT_URL")
-    }
+    """The settings with a token in each address that is a secret."""
+    planted = {}
+    for name in SECRET_SETTINGS - set(NOT_PLANTED):
+        scheme, colon, rest = environment.get(name, "").partition("://")
+        token = secrets.token_hex(20)
+        if not colon:
+            continue
+        if scheme == "sqlite":
+            planted[name] = f"{scheme}://{rest}?{_UNUSED}={token}"
+        elif scheme.startswith("http"):
+            planted[name] = f"{scheme}://{rest}/{token}"
+        else:
+            user, _, place = rest.rpartition("@")
+            planted[name] = f"{scheme}://{user.rstrip(':')}:{token}@{place}"
+    return planted
 
 
 def secrets_of(environment: dict[str, str]) -> dict[str, str]:
     """What must stand nowhere, by the name of its setting."""
-    found = {}
-    for name, value in environment.items():
-        if name.startswith("DISCORD_WEBHOOK_") or name == "ZLH_HEARTBEAT_URL":
-            found[name] = value.rpartition("/")[2]
-        elif name.endswith(("_TOKEN", "_SECRET")):
-            found[name] = value
+    found = {name: _secret_in(name, value) for name, value in environment.items()}
+    found = {name: secret for name, secret in found.items() if secret}
     found["digest of ZPACK_SECRET"] = sha256(environment["ZPACK_SECRET"].encode()).hexdigest()
     return found
+
+
+def _secret_in(name: str, value: str) -> str | None:
+    """What of a setting's value is secret."""
+    if "://" not in value:
+        return value if name in SECRET_SETTINGS else None
+    address = urlsplit(value)
+    if address.password:
+        return address.password
+    if address.scheme.startswith("http") and name in SECRET_SETTINGS:
+        return address.path.rpartition("/")[2]
+    return next(iter(parse_qs(address.query).get(_UNUSED, [])), None)
 
 
 def leaks(environment: dict[str, str], places: Iterable[tuple[str, bytes]]) -> list[str]:
@@ -75,11 +113,43 @@ def leaks(environment: dict[str, str], places: Iterable[tuple[str, bytes]]) -> l
 
 
 def files(directory: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file below a directory: logs, databases, snapshots, sockets' neighbours."""
+    """Every file below a directory, unpacked: logs, databases, snapshots."""
     for path in sorted(directory.rglob("*")):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):
             if path.is_file():
-                yield str(path), path.read_bytes()
+                content = path.read_bytes()
+                # What a fault left half written is searched as it is.
+                with contextlib.suppress(sqlite3.DatabaseError, pa.ArrowInvalid):
+                    content += _packed_in(path, content)
+                yield str(path), content
+
+
+def _packed_in(path: Path, content: bytes) -> bytes:
+    """What cannot be read in a file's own bytes, because it is compressed there."""
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path).to_json().encode()
+    if not content.startswith(_SQLITE):
+        return b""
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        return b"\n".join(
+            _unpacked(value)
+            for (name,) in names
+            for row in connection.execute(f'SELECT * FROM "{name}"')
+            for value in row
+        )
+
+
+def _unpacked(value: Any) -> bytes:
+    """A value of a row as it is, and as it was before it was compressed."""
+    raw = bytes(value) if isinstance(value, (bytes, memoryview)) else str(value).encode()
+    layers = [raw]
+    with contextlib.suppress(binascii.Error):
+        layers.append(base64.b64decode(raw, validate=True))
+    for layer in tuple(layers):
+        with contextlib.suppress(zlib.error):
+            layers.append(zlib.decompress(layer))
+    return b"\n".join(layers)
 
 
 def redis_keys(url: str) -> Iterator[tuple[str, bytes]]:
@@ -99,7 +169,7 @@ def rows(url: str) -> Iterator[tuple[str, bytes]]:
     with engine.connect() as connection:
         for table in tables.sorted_tables:
             found = connection.execute(sa.select(table)).all()
-            yield f"table {table.name}", "\n".join(map(str, found)).encode()
+            yield f"table {table.name}", b"\n".join(_unpacked(v) for row in found for v in row)
     engine.dispose()
 
 

@@ -51,15 +51,14 @@ class Stack:
         self.sandbox.start()
         publish_database(self.sandbox.edge, self.engine)
         self.ledger = Ledger(self.engine)
+        settings = {**self.sandbox.environment(), "ZLH_DATABASE_URL": url, **overrides}
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(directory),
-            **self.sandbox.environment(),
-            **with_tokens(self.sandbox.environment()),
-            "ZLH_DATABASE_URL": url,
             "ZLH_REPAIR_MODE": "live",
             "DAGSTER_HOME": str(directory / "home"),
-            **overrides,
+            **settings,
+            **with_tokens(settings),
         }
         self.log = directory / "zlh.log"
         self.process: subprocess.Popen[bytes] | None = None
