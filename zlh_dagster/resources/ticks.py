@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 
 from zlh_dagster.core.judge import Tick
+from zlh_dagster.core.model import UNREADABLE
 from zlh_dagster.core.policy import AGENTS, CONTAINERS, OPERATIONS, PAYLOADS, SOURCE_OF
 from zlh_dagster.core.snapshot import Outcome, Snapshot
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.observe import DESIRED_EDGE, observe_all
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
-from zlh_dagster.resources.snapshots import SnapshotStore
+from zlh_dagster.resources.snapshots import SnapshotMissing, SnapshotStore
 
 
 def take_tick(
@@ -47,10 +48,14 @@ def load_tick(store: SnapshotStore, tick: str) -> Tick:
     """All snapshots of one tick.
 
     Raises:
-        SnapshotMissing: If one of them is not there: the tick is not complete.
+        SnapshotMissing: If one of them is not there, for then the tick is not complete, or if it is
+            one of an earlier version.
     """
+    payloads = store.read(PAYLOADS, tick)
+    if UNREADABLE not in payloads.rows:
+        raise SnapshotMissing(f"tick {tick} was observed by an earlier version")
     return Tick(
-        payloads=store.read(PAYLOADS, tick),
+        payloads=payloads,
         desired=store.read(DESIRED_EDGE, tick),
         surfaces={surface: store.read(source, tick) for surface, source in SOURCE_OF.items()},
         containers=store.read(CONTAINERS, tick),
