@@ -5,13 +5,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
-from tests.stack.stack import free_port
+from tests.stack.stack import free_port, until
 from zlh_dagster.cli.children import Child
-from zlh_dagster.cli.hangs import HANG_SECONDS, Hangs, serves_code, serves_web
+from zlh_dagster.cli.hangs import HANG_SECONDS, Hangs, serves_code
+from zlh_dagster.web.alive import serves_web
 
 SERVES_CODE = """
 import concurrent.futures, grpc, sys, time
@@ -56,6 +56,7 @@ def test_what_does_not_work_for_two_minutes_hangs_and_has_as_long_after_a_new_st
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr("zlh_dagster.cli.hangs._ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("zlh_dagster.web.alive.ANSWER_SECONDS", 1.0)
 
 
 def test_a_code_server_that_stands_still_does_not_answer(tmp_path, quick):
@@ -63,13 +64,11 @@ def test_a_code_server_that_stands_still_does_not_answer(tmp_path, quick):
     assert not serves_code(path)
     server = subprocess.Popen([sys.executable, "-c", SERVES_CODE, path])
     try:
-        give_up = time.monotonic() + 20
-        while not serves_code(path):
-            assert time.monotonic() < give_up
+        until(lambda: serves_code(path), seconds=30, what="the code server")
         server.send_signal(signal.SIGSTOP)
         assert not serves_code(path)
         server.send_signal(signal.SIGCONT)
-        assert serves_code(path)
+        until(lambda: serves_code(path), seconds=30, what="the code server, again")
     finally:
         server.kill()
         server.wait()

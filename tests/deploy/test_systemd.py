@@ -9,6 +9,7 @@ import pytest
 from tests.deploy.files import DEPLOY, ROOT, SETTINGS
 from zlh_dagster.cli.parts import Part
 from zlh_dagster.core.pulse import GOOD_SECONDS
+from zlh_dagster.resources.watchdog import INTERVAL
 from zlh_dagster.runs.launcher import TERMINATE_SECONDS
 
 FOLDER = DEPLOY / "systemd"
@@ -100,9 +101,16 @@ def test_a_unit_is_shut_in(unit):
 
 
 def test_the_units_differ_only_in_what_they_are():
-    differing = {"Description", "ExecStart", "MemoryMax", "Wants"}
+    differing = {"Description", "ExecStart", "MemoryMax", "Wants", "WatchdogSec"}
     same = {tuple(line for line in lines(unit) if line[0] not in differing) for unit in UNITS}
     assert len(same) == 1
+
+
+@pytest.mark.parametrize("unit", ["zlh-web.service", "zlh-worker.service"])
+def test_a_part_that_hangs_is_started_again(unit):
+    found = dict(lines(unit))
+    assert int(found["WatchdogSec"].removesuffix("min")) * 60 > 5 * INTERVAL
+    assert found["Restart"] == "always"
 
 
 def test_a_daemon_that_does_nothing_is_started_again():

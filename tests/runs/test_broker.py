@@ -45,14 +45,14 @@ def test_kombu_reads_it_as_redis_py_does(monkeypatch, url, expected):
     assert (parameters["username"], parameters["password"]) == ("me", "p@s")
 
 
-def test_certificates_are_verified_unless_the_url_says_otherwise(platform):
+def test_certificates_are_verified_against_whom_the_url_says(platform):
     def ssl(url):
         return celery_config(platform.settings(ZLH_REDIS_URL=url))["broker_use_ssl"]
 
     assert ssl("redis://h") is None
     assert ssl("rediss://h") == {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
-    assert ssl("rediss://h?ssl_cert_reqs=none&ssl_ca_certs=/ca.pem") == {
-        "ssl_cert_reqs": "none",
+    assert ssl("rediss://h?ssl_ca_certs=/ca.pem") == {
+        "ssl_cert_reqs": "required",
         "ssl_check_hostname": True,
         "ssl_ca_certs": "/ca.pem",
     }

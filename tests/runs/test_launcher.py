@@ -12,9 +12,8 @@ from dagster._core.launcher import DefaultRunLauncher, LaunchRunContext, WorkerS
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 
 from tests.runs.test_locks import HOLDS
-from zlh_dagster.cli.hangs import takes_runs
 from zlh_dagster.resources.settings import SettingsError
-from zlh_dagster.runs.broker import celery_config
+from zlh_dagster.runs.broker import celery_config, takes_runs
 from zlh_dagster.runs.launcher import WarmRunLauncher
 from zlh_dagster.runs.locks import WORKER, Locks
 

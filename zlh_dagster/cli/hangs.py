@@ -3,13 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import httpx
-import redis
-
 from zlh_dagster.cli.children import Child
-from zlh_dagster.resources.redis import connect
-from zlh_dagster.resources.settings import Settings
-from zlh_dagster.runs.broker import waiting_key
 
 HANG_SECONDS = 120.0
 """For so long a part may not answer: a cold start on a busy machine takes less."""
@@ -40,15 +34,6 @@ class Hangs:
                 yield child
 
 
-def takes_runs(settings: Settings) -> bool:
-    """Whether no run waits for a worker; while Redis is away that is not the worker's fault."""
-    try:
-        with connect(settings.redis_url) as client:
-            return not client.llen(waiting_key(settings))
-    except redis.RedisError:
-        return True
-
-
 def serves_code(socket: str) -> bool:
     """Whether the code server at a Unix socket answers the opening of a gRPC connection."""
     import grpc
@@ -58,14 +43,4 @@ def serves_code(socket: str) -> bool:
             grpc.channel_ready_future(channel).result(timeout=_ANSWER_SECONDS)
         except grpc.FutureTimeoutError:
             return False
-    return True
-
-
-def serves_web(host: str, port: int) -> bool:
-    """Whether the web server answers."""
-    address = f"[{host}]" if ":" in host else host
-    try:
-        httpx.get(f"http://{address}:{port}/server_info", timeout=_ANSWER_SECONDS, trust_env=False)
-    except httpx.HTTPError:
-        return False
     return True

@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 
 from zlh_dagster.cli.children import Child, NotStarted, lock_of
-from zlh_dagster.cli.hangs import Hangs, serves_code, serves_web, takes_runs
+from zlh_dagster.cli.hangs import Hangs, serves_code
 from zlh_dagster.cli.health import Watch, look
 from zlh_dagster.cli.home import (
     LOCATION,
@@ -29,6 +29,8 @@ from zlh_dagster.core.snapshot import AHEAD_SECONDS
 from zlh_dagster.resources.redis import RedisUnavailable, answers, embedded_command
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import Settings
+from zlh_dagster.runs.broker import takes_runs
+from zlh_dagster.web.alive import serves_web
 
 WORKER, CODE_SERVER, DAEMON = "worker", "code server", "daemon"
 _END_SECONDS = 15.0

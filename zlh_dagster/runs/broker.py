@@ -6,11 +6,12 @@ Everything is built from the settings in memory; no address and no password is w
 from typing import Any
 from urllib.parse import quote
 
+import redis
 from dagster_celery.defaults import task_default_queue
 from redis.connection import UnixDomainSocketConnection, parse_url
 
 from zlh_dagster.resources.leader import deployment_id
-from zlh_dagster.resources.redis import COMMAND_TIMEOUT
+from zlh_dagster.resources.redis import COMMAND_TIMEOUT, connect
 from zlh_dagster.resources.settings import Settings
 
 KEY_PREFIX = "zlh:celery"
@@ -56,6 +57,15 @@ def waiting_key(settings: Settings) -> str:
     return f"{_prefix(settings)}{task_default_queue}"
 
 
+def takes_runs(settings: Settings) -> bool:
+    """Whether no run waits for a worker; while Redis is away that is not the worker's fault."""
+    try:
+        with connect(settings.redis_url) as client:
+            return not client.llen(waiting_key(settings))
+    except redis.RedisError:
+        return True
+
+
 def celery_config(settings: Settings) -> dict[str, Any]:
     """What both ends of the queue are configured with."""
     return {
@@ -95,7 +105,7 @@ def _prefix(settings: Settings) -> str:
 
 
 def _ssl(url: str) -> dict[str, Any] | None:
-    """The TLS options of a URL; certificates are verified unless it says otherwise."""
+    """The TLS options of a URL; certificates are always verified."""
     if not url.startswith("rediss://"):
         return None
     given = {name: value for name, value in _parts(url).items() if name.startswith("ssl_")}

@@ -29,8 +29,15 @@ from dagster_celery.make_app import make_app
 
 from zlh_dagster.definitions import defs
 from zlh_dagster.resources.settings import Settings, load_settings
+from zlh_dagster.resources.watchdog import keep_awake
 from zlh_dagster.runs.alive import locks_of
-from zlh_dagster.runs.broker import PROCESSES, TASK_EXECUTE_RUN, broker_url, celery_config
+from zlh_dagster.runs.broker import (
+    PROCESSES,
+    TASK_EXECUTE_RUN,
+    broker_url,
+    celery_config,
+    takes_runs,
+)
 from zlh_dagster.runs.launcher import TERMINATE_SECONDS
 from zlh_dagster.runs.locks import WORKER, Held, RunLocks
 
@@ -73,6 +80,7 @@ def main() -> int:
         without_heartbeat=True,
     )
     warm_up()
+    keep_awake(lambda: takes_runs(settings))
     with locks.keep(WORKER):
         worker.start()
     return int(worker.exitcode or 0)

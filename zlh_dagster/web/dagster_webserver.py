@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from zlh_dagster.resources.settings import load_settings
+from zlh_dagster.resources.watchdog import keep_awake
+from zlh_dagster.web.alive import serves_web
 from zlh_dagster.web.guard import guards
 
 
@@ -31,6 +33,8 @@ class GuardedWebserver(webserver.DagsterWebserver[Any, Any]):
 
 def main() -> None:
     """Serves until SIGTERM."""
+    settings = load_settings()
+    keep_awake(lambda: serves_web(settings.zlh_web_host, settings.zlh_web_port))
     # Dagster's command has no option for it; a test asks the real process.
     app.DagsterWebserver = GuardedWebserver  # type: ignore[attr-defined]
     cli.main()  # type: ignore[no-untyped-call]
