@@ -55,6 +55,11 @@ def repaired(made, sandbox):
     """The event of a repair that overwrote one record, and the edge as it was before it."""
     change_record(sandbox, content=OLD)
     before = edge_state(sandbox)
+    return repair_edge(made, sandbox), before
+
+
+def repair_edge(made, sandbox):
+    """Has the loop mend the server's DNS; returns the event."""
     request = RepairRequest(5000, Action.DNS_REPUBLISH)
     batch = made.batch(request)
     parts = made.parts(batch)
@@ -69,7 +74,7 @@ def repaired(made, sandbox):
     [[outcome]] = repairs.run(batch, [request])
     assert code(outcome) == ("succeeded", "")
     sandbox.edge.journal.clear()
-    return outcome.event_id, before
+    return outcome.event_id
 
 
 def change_record(sandbox, **values):
@@ -177,7 +182,24 @@ def test_what_somebody_changed_since_is_theirs(revert, repaired, sandbox):
 
 def test_a_surface_that_cannot_be_read_is_not_written_to(revert, repaired, sandbox):
     sandbox.edge.faults.switch_on("cloudflare", "status", code=500)
-    assert refused(revert(repaired[0]), sandbox) == "not_revertible"
+    assert refused(revert(repaired[0]), sandbox) == "unobserved"
+
+
+def test_half_a_revert_is_none_while_the_other_half_cannot_be_read(revert, sandbox, made):
+    """Of a surface that cannot be read it is not known whether there is anything to put back."""
+    change_record(sandbox, content=OLD)
+    [internal] = [r for r in sandbox.edge.technitium.named(HOST) if r.type == "A"]
+    sandbox.edge.technitium.put(replace(internal, ttl=999))
+    event_id = repair_edge(made, sandbox)
+    sandbox.edge.faults.switch_on("cloudflare", "status", code=500)
+    outcome = revert(event_id)
+    assert refused(outcome, sandbox) == "unobserved"
+    assert "cloudflare" in outcome.reason
+
+
+def test_a_surface_that_the_repair_did_not_touch_need_not_be_read(revert, repaired, sandbox):
+    sandbox.edge.faults.switch_on("technitium", "status", code=500)
+    assert code(revert(repaired[0])) == ("succeeded", "")
 
 
 def test_a_paused_server_is_refused(revert, repaired, services, sandbox):

@@ -91,12 +91,15 @@ class Reverts:
         refused = self._checks.refusals([request]).get(request) or guards.get(request.vmid or 0)
         if refused is not None:
             return self._recorder.refuse(request, refused)
+        touched = {entry["surface"] for entry in event["before"] or []}
+        blind = [why for surface, why in sight.unread.items() if surface.value in touched]
+        if blind:
+            return self._recorder.refuse(request, Refusal("unobserved", "; ".join(blind)))
         mine = desired.records[desired.records["vmid"] == request.vmid]
         plan = plan_revert(event, desired=mine, observed=sight.rows())
-        blind = tuple(sight.unread.values())
         if not plan.changes:
-            why = "; ".join((*plan.left_alone, *blind))
-            if why:
+            if plan.left_alone:
+                why = "; ".join(plan.left_alone)
                 return self._recorder.refuse(request, Refusal("not_revertible", why))
             return converged(request, "every record is as it was before that repair")
         holds = self._gate.holds()
