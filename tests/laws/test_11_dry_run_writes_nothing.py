@@ -2,7 +2,9 @@
 
 import pytest
 
+from tests.clock import pass_time
 from tests.harness import Loop, edge_state, statuses, titles, writes
+from tests.laws.test_06_breakers import delete_srv, minutes_of_deletion
 from zlh_dagster.sandbox.publish import publish_database
 
 SRV = "_minecraft._tcp.mc-5000.example.gg"
@@ -67,3 +69,18 @@ def test_by_hand_without_live_is_a_dry_run_even_in_live_mode(loop, sandbox, brok
     loop.by_hand((5000, "dns_republish"), live=False)
     assert writes(sandbox) == []
     assert statuses(loop.services) == ["dry_run"]
+
+
+def test_a_spent_budget_is_told_once_in_dry_run(loop, dry, sandbox):
+    """A dry run opens no breaker; what it refuses lasts for as long as its drift does."""
+    minutes_of_deletion(loop, sandbox, 3)
+    delete_srv(sandbox)
+    before = len(titles(sandbox))
+    for _ in range(4):
+        dry.minute()
+    pass_time(dry.services, minutes=11)
+    for _ in range(4):
+        dry.minute()
+    assert titles(sandbox)[before:] == ["Repair refused server 5000"]
+    assert statuses(dry.services) == ["succeeded"] * 3 + ["refused"]
+    assert dry.services.gate.breakers() == {}

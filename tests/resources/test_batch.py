@@ -33,9 +33,9 @@ def ledger(platform):
 def recorder(ledger):
     """Makes recorders; ``known`` are names of incidents that are open."""
 
-    def make(*known, requested_by=CONTROLLER):
+    def make(*known, **values):
         open_incidents = {name: Incident(name, Severity.WARNING, name) for name in known}
-        return Recorder(replace(BATCH, requested_by=requested_by), ledger, open_incidents)
+        return Recorder(replace(BATCH, **values), ledger, open_incidents)
 
     return make
 
@@ -77,6 +77,12 @@ def test_an_open_breaker_calls_the_operator_under_the_breakers_own_name(recorder
     assert outcome.incident == "breaker:server:5000"
     assert outcome.escalated
     assert made.opened[0].severity is Severity.CRITICAL
+
+
+def test_a_budget_that_a_dry_run_finds_spent_is_no_open_breaker(recorder):
+    """No tick would find such a breaker, so it would be over, and told again, for ever."""
+    outcome = recorder(live=False).refuse(REQUEST, Refusal(BREAKER_OPEN, "3 repairs"))
+    assert outcome.incident == REQUEST.refusal_incident
 
 
 def test_a_refusal_by_hand_is_always_told_and_opens_nothing_that_lasts(recorder, ledger):

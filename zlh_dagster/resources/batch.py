@@ -90,8 +90,11 @@ class Recorder:
     ) -> RepairOutcome:
         """Records a refusal, unless ``event_id`` names the row that says so already."""
         incident, severity = request.refusal_incident, Severity.WARNING
-        if refusal.code == BREAKER_OPEN and request.vmid is not None:
-            incident, severity = breaker_incident(server_breaker(request.vmid)), Severity.CRITICAL
+        if refusal.code == BREAKER_OPEN:
+            severity = Severity.CRITICAL
+            if self._batch.live and request.vmid is not None:
+                # A dry run opens no breaker: no tick would find one.
+                incident = breaker_incident(server_breaker(request.vmid))
         news = self._is_news(incident)
         if news:
             if event_id is None:
