@@ -199,6 +199,23 @@ def test_a_silent_agent_is_not_asked_to_stop(run):
     assert refused(run, agent=Agent([Unreachable("no connection")])) == "agent_silent"
 
 
+@pytest.mark.parametrize(
+    ("mine", "other"),
+    [
+        ("10.0.0.5", " 10.0.0.5"),
+        ("10.0.0.5", "::ffff:10.0.0.5"),
+        ("fd00::1", "FD00:0:0::1"),
+    ],
+)
+def test_an_address_in_another_spelling_is_the_same_address(run, platform, mine, other):
+    """The agent that answers there may be the other server's."""
+    change_server(platform.engine, 5000, ip=mine)
+    change_server(platform.engine, 5001, ip=other)
+    agent = Agent()
+    assert refused(run, agent=agent) == "address_shared"
+    assert agent.asked == []
+
+
 def test_a_pause_refuses(run, services):
     services.gate.pause(Pause(EVERYTHING, "x", 1.0))
     assert refused(run) == "paused"
@@ -270,6 +287,23 @@ def test_a_lease_that_is_lost_directly_before_the_stop_stops_nothing(run, monkey
     assert run.bench.agent.stops == []
     [event] = run.bench.events()
     assert (event["status"], event["error"]["code"]) == ("refused", "not_tried")
+
+
+@pytest.mark.parametrize("taken_by_another", [True, False])
+def test_an_address_that_is_given_away_while_the_agent_is_asked_stops_nothing(
+    run, services, platform, taken_by_another
+):
+    class Moved(Agent):
+        def state(self, ip):
+            if taken_by_another:
+                change_server(platform.engine, 5001, ip=f" {ip}")
+            else:
+                change_server(platform.engine, 5000, ip="10.0.0.99")
+            return super().state(ip)
+
+    outcome = run(agent=Moved())
+    assert outcome.code == ("address_shared" if taken_by_another else "changed_meanwhile")
+    assert run.bench.agent.stops == []
 
 
 def test_a_bill_that_is_paid_while_the_agent_is_asked_stops_nothing(run, services, platform):

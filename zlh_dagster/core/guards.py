@@ -13,6 +13,7 @@ from zlh_dagster.core.desired import (
     unreadable_reason,
 )
 from zlh_dagster.core.model import Action, rows_of
+from zlh_dagster.core.names import canonical_address
 from zlh_dagster.core.repair import BREAKER_OPEN, Refusal, RepairRequest
 
 LEVEL_ON = 1
@@ -141,6 +142,18 @@ def suspended_refusal(request: RepairRequest, payloads: pd.DataFrame) -> Refusal
     if row["lifecycle"] not in ("active", "suspended"):
         return Refusal("lifecycle", f"lifecycle is {row['lifecycle']}")
     return _locked(row)
+
+
+def address_refusal(request: RepairRequest, payloads: pd.DataFrame) -> Refusal | None:
+    """Why the agent at a server's address is not asked to stop it: it may be another server's."""
+    ip = (row_of(payloads, request.vmid) or {}).get("ip")
+    if not isinstance(ip, str) or not ip:
+        return None
+    address = canonical_address(ip)
+    others = payloads.loc[payloads["vmid"] != request.vmid, "ip"]
+    if any(isinstance(other, str) and canonical_address(other) == address for other in others):
+        return Refusal("address_shared", f"another server has the address {address}, too")
+    return None
 
 
 def budget_refusal(vmid: int, spent: Mapping[int, int], budget: int) -> Refusal | None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from zlh_dagster.core.guards import row_of, suspended_refusal
+from zlh_dagster.core.guards import address_refusal, row_of, suspended_refusal
 from zlh_dagster.core.repair import Refusal, RepairOutcome, RepairRequest, Status
 from zlh_dagster.core.watch import STOPPED_STATES
 from zlh_dagster.resources.batch import Batch, Recorder, converged
@@ -91,15 +91,11 @@ class WorkloadRepairs:
             RedisUnavailable: If Redis does not answer.
         """
         payloads = self._read_payloads()
-        refusal = self._checks.refusals([request]).get(request)
-        refusal = refusal or suspended_refusal(request, payloads) or self._container(request)
+        refusal = self._guards(request, payloads) or self._container(request)
         if refusal is not None:
             return self._recorder.refuse(request, refusal)
         row = row_of(payloads, request.vmid) or {}
         ip: str | None = row.get("ip")
-        if (payloads["ip"] == ip).sum() > 1:
-            shared = Refusal("address_shared", f"another server has the address {ip}, too")
-            return self._recorder.refuse(request, shared)
         try:
             state = self._agent.state(ip)
         except EdgeError as error:
@@ -118,8 +114,10 @@ class WorkloadRepairs:
                 request, f"not tried: {lost}", code="not_tried", changes=(change,)
             )
         # Listing and asking took their time: the bill may be paid, or the operator has paused.
-        refusal = self._checks.refusals([request]).get(request)
-        refusal = refusal or suspended_refusal(request, self._read_payloads())
+        payloads = self._read_payloads()
+        refusal = self._guards(request, payloads)
+        if refusal is None and (row_of(payloads, request.vmid) or {}).get("ip") != ip:
+            refusal = Refusal("changed_meanwhile", "its address changed just now")
         if refusal is not None:
             return self._recorder.refuse(request, refusal)
         event_id = self._ledger.open(batch.entry(request, before=before))
@@ -174,6 +172,13 @@ class WorkloadRepairs:
         if problem:
             return self._recorder.failed(request, problem, changes=(change,), event_id=event_id)
         return RepairOutcome(request, status, "", (change,), event_id)
+
+    def _guards(self, request: RepairRequest, payloads: pd.DataFrame) -> Refusal | None:
+        return (
+            self._checks.refusals([request]).get(request)
+            or suspended_refusal(request, payloads)
+            or address_refusal(request, payloads)
+        )
 
     def _container(self, request: RepairRequest) -> Refusal | None:
         if self._list_containers is None:
