@@ -339,6 +339,7 @@ NOT_OFFLINE = {
     "the container is locked": {"containers": [{**UP, "lock": "backup"}]},
     "somebody works on it": {"operations": [running(**WORKED_ON)]},
     "somebody will work on it": {"operations": [running(**{**WORKED_ON, "job": "waiting"})]},
+    "its job was dead at one read only": {"operations": [running(deadReads=1)]},
     "suspended": {"server": container(billingStatus="suspended")},
     "in maintenance": {"server": container(maintenanceReason="")},
     "deleting": {"server": container(lifecycle="deleting")},
@@ -354,7 +355,7 @@ def test_a_silent_agent_is_no_news_where_that_may_be_right(sources):
 
 @pytest.mark.parametrize(
     "operations",
-    [None, [], [running(vmid=5001, **WORKED_ON)], [running(deadReads=1)], [running(vmid=None)]],
+    [None, [], [running(vmid=5001, **WORKED_ON)], [running()], [running(vmid=None, **WORKED_ON)]],
 )
 def test_work_on_another_server_or_of_the_dead_excuses_nothing(operations):
     assert offline(operations=operations) == ["agent_offline:5000"]
@@ -410,6 +411,11 @@ def test_without_an_agent_that_says_stopped_the_container_decides(agents):
     assert told(made) == ["suspended_running:5000"]
 
 
+def test_dead_work_does_not_protect_a_suspended_server():
+    made = watch(fleet(UNPAID, containers=[UP], operations=[running()]), level2=(STOP.value,))
+    assert (STOP, 5000, None) in asked(made)
+
+
 NOT_SUSPENDED = {
     "the container is stopped": (UNPAID, {"containers": [{**UP, "status": "stopped"}]}),
     "the container is unknown": (UNPAID, {"containers": [{**UP, "status": "unknown"}]}),
@@ -425,6 +431,8 @@ NOT_SUSPENDED = {
     "a dev container": ({**UNPAID, "ctype": "dev"}, {}),
     "in maintenance": ({**UNPAID, "maintenanceReason": "moving"}, {}),
     "its container is locked": (UNPAID, {"containers": [{**UP, "lock": "backup"}]}),
+    "a worker restores it": (UNPAID, {"operations": [running(type="restore", job="active")]}),
+    "its job was dead at one read only": (UNPAID, {"operations": [running(deadReads=1)]}),
 }
 
 

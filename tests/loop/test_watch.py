@@ -404,6 +404,26 @@ def test_an_address_that_two_servers_share_stops_neither(stopping, sandbox, db, 
     assert "address_shared" in refused
 
 
+def test_a_server_that_is_being_restored_is_not_stopped(stopping, sandbox, db, suspended):
+    redis = stopping.services.redis
+    running(db, redis, state="active", type="restore", heartbeatAt=timedelta(seconds=5))
+    two_ticks(stopping)
+    assert writes(sandbox, "agents") == []
+    assert titles(sandbox) == []
+    stopping.by_hand((5000, "stop_suspended_workload"))
+    assert writes(sandbox, "agents") == []
+    [event] = stopping.services.ledger.events()
+    assert (event["status"], event["error"]["code"]) == ("refused", "operation_open")
+
+
+def test_while_the_queues_cannot_be_read_nobody_is_stopped(stopping, sandbox, db, suspended):
+    running(db, stopping.services.redis, state="active", type="restore", queue="no-such-queue")
+    stopping.by_hand((5000, "stop_suspended_workload"))
+    assert writes(sandbox, "agents") == []
+    [event] = stopping.services.ledger.events()
+    assert (event["status"], event["error"]["code"]) == ("refused", "unobserved")
+
+
 def test_a_pause_between_look_and_stop_stops_nothing(stopping, sandbox, suspended, monkeypatch):
     agent = stopping.services.agent
     real = agent.state

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.dead_work import running
+from tests.queues import a_minute_passes
 from tests.resources.repairing import Proxmox, bench, code, table_rows
 from zlh_dagster.core.holds import EVERYTHING, Pause
 from zlh_dagster.core.model import Action
@@ -55,13 +57,23 @@ def run(services, monkeypatch):
     monkeypatch.setattr(workload_repairs, "POLL_SECONDS", 0.005)
     with bench(services) as made:
 
-        def run(request=STOP, *, agent=None, proxmox=None, level2=(ACTION.value,), **values):
+        def run(
+            request=STOP,
+            *,
+            agent=None,
+            proxmox=None,
+            read_operations=None,
+            level2=(ACTION.value,),
+            **values,
+        ):
             batch = made.batch(request, **values)
             made.agent = agent or Agent()
+            made.read_operations = read_operations or services.read_operations
             made.proxmox = Proxmox([UP]) if proxmox is None else proxmox
             repairs = WorkloadRepairs(
                 agent=made.agent,
                 read_payloads=services.read_payloads,
+                read_operations=made.read_operations,
                 list_containers=made.proxmox.list_containers if made.proxmox else None,
                 lease=made.lease,
                 **made.parts(batch, level2=level2),
@@ -192,6 +204,46 @@ def test_a_server_without_a_row_is_not_stopped(run):
 )
 def test_only_a_container_that_is_seen_to_run_is_touched(run, proxmox, why):
     assert refused(run, proxmox=proxmox) == why
+    assert run.bench.agent.asked == []
+
+
+@pytest.mark.parametrize("state", ["active", "wait", "gone"])
+@pytest.mark.parametrize("vmid", [5000, 5001])
+def test_work_under_way_is_not_stopped_in_the_middle(run, services, platform, state, vmid):
+    """A job that is gone at one read only may be one that is just being written down."""
+    running(platform.engine, services.redis, state=state, vmid=vmid, type="restore")
+    if vmid == 5000:
+        assert refused(run) == "operation_open"
+        assert run.bench.agent.asked == []
+    else:
+        assert code(run()) == ("succeeded", "")
+
+
+def test_work_that_is_dead_protects_nothing(run, services, platform):
+    running(platform.engine, services.redis)
+    services.count_operations()
+    a_minute_passes(services)
+    services.count_operations()
+    assert code(run()) == ("succeeded", "")
+
+
+def test_work_that_begins_while_the_agent_is_asked_is_not_stopped(run, services, platform):
+    class Restored(Agent):
+        def state(self, ip):
+            running(platform.engine, services.redis, state="active", type="restore")
+            return super().state(ip)
+
+    outcome = run(agent=Restored())
+    assert outcome.code == "operation_open"
+    assert run.bench.agent.stops == []
+
+
+def test_without_the_queues_nothing_is_stopped(run):
+    def unread():
+        raise Unreachable("no such queue")
+
+    with pytest.raises(Unreachable):
+        run(read_operations=unread)
     assert run.bench.agent.asked == []
 
 

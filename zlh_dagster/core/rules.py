@@ -177,7 +177,8 @@ POLICY: tuple[Rule, ...] = (
         "billing suspended, server runs",
         2,
         Action.STOP_SUSPENDED_WORKLOAD,
-        "billing still suspended, not in maintenance, not deleting; agent says it runs",
+        "billing still suspended, not in maintenance, not deleting; no operation under way; agent"
+        " says it runs",
         Severity.WARNING,
         f"{_TELLS}; stops the workload only when ZLH_LEVEL2_ACTIONS names that action",
     ),

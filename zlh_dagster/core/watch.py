@@ -134,6 +134,18 @@ def job_is_dead(row: dict[str, Any], now: datetime) -> bool:
     )
 
 
+def busy_servers(operations: pd.DataFrame | None, now: datetime) -> set[Any]:
+    """Servers with an open operation that is not known to be dead: somebody may work on them.
+
+    Such a server restarts or is restored: its agent may be silent, and it must not be stopped.
+    """
+    return {
+        row["vmid"]
+        for row in _rows(operations)
+        if not pd.isna(row["vmid"]) and not job_is_dead(row, now)
+    }
+
+
 def is_stale(row: dict[str, Any], now: datetime) -> bool:
     """Whether a running operation holds its lock though nobody works on it."""
     return row["status"] == "running" and lock_expired(row, now) and job_is_dead(row, now)
@@ -182,7 +194,7 @@ def offline_agents(fleet: Fleet) -> Iterable[Finding]:
     ]
     running = set(fleet.containers.loc[fleet.containers["status"] == "running", "vmid"])
     locked = set(fleet.containers.loc[fleet.containers["lock"].notna(), "vmid"])
-    busy = _busy_servers(fleet.operations)
+    busy = busy_servers(fleet.operations, fleet.now)
     quiet = _active(fleet.payloads) & running - locked - busy
     for row in rows_of(silent[silent["vmid"].isin(quiet)]):
         vmid = int(row["vmid"])
@@ -216,7 +228,8 @@ def addresses(fleet: Fleet) -> Iterable[Finding]:
 def suspended_running(fleet: Fleet) -> Iterable[dict[str, Any]]:
     """The platform's rows of servers that are suspended for billing and run all the same.
 
-    Not those in maintenance, nor those whose container is being backed up or moved just now.
+    Not those in maintenance, nor those that somebody works on, nor those whose container is being
+    backed up or moved just now.
     """
     if fleet.containers is None:
         return
@@ -228,7 +241,7 @@ def suspended_running(fleet: Fleet) -> Iterable[dict[str, Any]]:
         & rows["maintenanceReason"].isna()
     ]
     free = (fleet.containers["status"] == "running") & fleet.containers["lock"].isna()
-    running = set(fleet.containers.loc[free, "vmid"])
+    running = set(fleet.containers.loc[free, "vmid"]) - busy_servers(fleet.operations, fleet.now)
     states = {}
     if fleet.agents is not None:
         states = dict(zip(fleet.agents["vmid"], fleet.agents["state"], strict=True))
@@ -333,15 +346,6 @@ def _active(payloads: pd.DataFrame) -> set[Any]:
         & rows["maintenanceReason"].isna()
     ]
     return set(rows["vmid"])
-
-
-def _busy_servers(operations: pd.DataFrame | None) -> set[Any]:
-    """Servers that somebody works on: an agent is silent while its server restarts."""
-    return {
-        row["vmid"]
-        for row in _rows(operations)
-        if not pd.isna(row["vmid"]) and not JobState(row["job"]).dead
-    }
 
 
 def _rows(frame: pd.DataFrame | None) -> list[dict[str, Any]]:

@@ -152,6 +152,7 @@ def _parts(
     workloads = WorkloadRepairs(
         agent=services.agent,
         read_payloads=services.read_payloads,
+        read_operations=services.read_operations,
         list_containers=list_containers,
         ledger=services.ledger,
         lease=lease,

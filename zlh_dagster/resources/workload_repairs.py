@@ -5,13 +5,14 @@ The container is not touched. Level 2: only when the operator has switched this 
 
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any, Protocol
 
 import pandas as pd
 
 from zlh_dagster.core.guards import address_refusal, row_of, suspended_refusal
 from zlh_dagster.core.repair import Refusal, RepairOutcome, RepairRequest, Status
-from zlh_dagster.core.watch import STOPPED_STATES
+from zlh_dagster.core.watch import STOPPED_STATES, busy_servers
 from zlh_dagster.resources.batch import Batch, Recorder, converged
 from zlh_dagster.resources.http import EdgeError
 from zlh_dagster.resources.lease import Lease, LeaseLost
@@ -56,6 +57,8 @@ class WorkloadRepairs:
     Args:
         agent: Talks to agents.
         read_payloads: The platform's rows, now.
+        read_operations: All open operations with the state of their jobs and since when those are
+            dead, now.
         list_containers: All containers, now; null where Proxmox is not configured.
         ledger: The repair ledger.
         lease: The held lease.
@@ -68,6 +71,7 @@ class WorkloadRepairs:
         *,
         agent: Agent,
         read_payloads: Callable[[], pd.DataFrame],
+        read_operations: Callable[[], pd.DataFrame],
         list_containers: Callable[[], pd.DataFrame] | None,
         ledger: Ledger,
         lease: Lease,
@@ -76,6 +80,7 @@ class WorkloadRepairs:
     ) -> None:
         self._agent = agent
         self._read_payloads = read_payloads
+        self._read_operations = read_operations
         self._list_containers = list_containers
         self._ledger = ledger
         self._lease = lease
@@ -87,6 +92,7 @@ class WorkloadRepairs:
 
         Raises:
             DatabaseError: If guards or ledger cannot be read before the write.
+            EdgeError: If the queues cannot be read.
             Fenced: If another controller has taken over.
             RedisUnavailable: If Redis does not answer.
         """
@@ -178,7 +184,13 @@ class WorkloadRepairs:
             self._checks.refusals([request]).get(request)
             or suspended_refusal(request, payloads)
             or address_refusal(request, payloads)
+            or self._busy(request)
         )
+
+    def _busy(self, request: RepairRequest) -> Refusal | None:
+        if request.vmid in busy_servers(self._read_operations(), datetime.now(timezone.utc)):
+            return Refusal("operation_open", "an operation of this server is under way")
+        return None
 
     def _container(self, request: RepairRequest) -> Refusal | None:
         if self._list_containers is None:
