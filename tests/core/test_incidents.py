@@ -99,7 +99,7 @@ def test_what_lasts_without_a_finding_stays_open(book):
 
 
 def test_a_name_that_lasts_opens_nothing_by_itself(book):
-    assert book.tick(lasting={"refused:5000:dns_republish"}) == Changes()
+    assert book.tick(lasting={"refused:5000:edge"}) == Changes()
 
 
 @pytest.mark.parametrize("unseen", [{"containers"}, {"agents"}, {"containers", "agents", "x"}])

@@ -99,12 +99,20 @@ def test_a_request_covers_what_it_names_and_what_its_action_may_write():
     assert RepairRequest(1, Action.EDGE_REPUBLISH, ()).covers == ()
 
 
+def test_what_is_wrong_at_the_edge_has_one_name_whichever_action_is_asked_for():
+    """A dry run tells what would be done, so its name says the action."""
+    dns, edge = (RepairRequest(5000, a) for a in (Action.DNS_REPUBLISH, Action.EDGE_REPUBLISH))
+    assert dns.failure_incident == edge.failure_incident == "failed:5000:edge"
+    assert dns.refusal_incident == edge.refusal_incident == "refused:5000:edge"
+    assert dns.dry_run_incident != edge.dry_run_incident
+
+
 def test_incidents_of_a_request_are_told_apart_by_server_and_action():
     one = RepairRequest(5000, Action.DNS_REPUBLISH)
     names = {
         *one.incidents,
         *RepairRequest(5001, Action.DNS_REPUBLISH).incidents,
-        *RepairRequest(5000, Action.EDGE_REPUBLISH).incidents,
+        *RepairRequest(5000, Action.STOP_SUSPENDED_WORKLOAD).incidents,
     }
     assert len(names) == 9
     assert one.incidents == RepairRequest(5000, Action.DNS_REPUBLISH, (Surface.VELOCITY,)).incidents

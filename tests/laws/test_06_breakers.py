@@ -323,7 +323,7 @@ def test_breakers_a_pause_set_before_the_repair_leaves_its_incident_open(loop, s
     asked["surfaces"] = ["cloudflare", "technitium"]
     pause(loop.services, "surface:cloudflare", span=None, reason="DNS move")
     loop.repair(request.run_config)
-    assert "refused:5000:dns_republish" in loop.services.incidents.all_open()
+    assert "refused:5000:edge" in loop.services.incidents.all_open()
     assert statuses(loop.services) == ["refused"]
 
 

@@ -52,6 +52,33 @@ def test_notifications_the_first_message_is_edited_when_it_is_over(loop, sandbox
     assert first.payload["embeds"][0]["title"] == "Server 5000: agent offline"
 
 
+def test_notifications_a_fault_that_is_mended_in_part_stays_one_incident(loop, sandbox):
+    """The next tick asks for a narrower action; what it is about is the same fault."""
+    sandbox.edge.faults.switch_on("cloudflare", "status", code=500, reads=False)
+    sandbox.edge.cloudflare.remove(sandbox.edge.cloudflare.named(SRV)[0].id)
+    sandbox.edge.velocity.restart()
+    for _ in range(2):
+        loop.minute()
+        assert list(loop.services.incidents.all_open()) == ["failed:5000:edge"]
+    asked = [e["action"] for e in loop.services.ledger.events(vmid=5000)]
+    assert asked == ["dns_republish", "edge_republish"]
+    assert len(titles(sandbox)) == 1
+    sandbox.edge.faults.switch_off("cloudflare")
+    for _ in range(3):
+        loop.minute()
+    assert titles(sandbox)[-1] == "Over: Server 5000: edge\\_republish failed"
+    assert sandbox.edge.discord.inbox()[0].current()["embeds"][0]["title"].startswith("Over")
+
+
+def test_notifications_what_one_surface_takes_does_not_end_the_failure_of_another(loop, sandbox):
+    sandbox.edge.faults.switch_on("cloudflare", "status", code=500, reads=False)
+    sandbox.edge.cloudflare.remove(sandbox.edge.cloudflare.named(SRV)[0].id)
+    loop.minute()
+    loop.by_hand((5000, "velocity_reregister"))
+    assert list(loop.services.incidents.all_open()) == ["failed:5000:edge"]
+    assert not any(title.startswith("Over") for title in titles(sandbox))
+
+
 def test_notifications_what_flickers_is_told_once(loop, sandbox):
     for _ in range(4):
         sandbox.edge.containers.change_agent(5000, mode="refused")

@@ -57,7 +57,7 @@ def test_a_refusal_is_a_row_an_incident_and_news(recorder, ledger):
     assert (outcome.status, outcome.code, outcome.is_news) == (Status.REFUSED, "lifecycle", True)
     assert outcome.event_id == event["id"]
     [opened] = made.opened
-    assert opened.incident == outcome.incident == "refused:5000:dns_republish"
+    assert opened.incident == outcome.incident == "refused:5000:edge"
     assert (opened.severity, opened.text) == (Severity.WARNING, REFUSAL.message)
     assert set(opened.sources) == {"cloudflare_records", "persisted_payloads"}
 

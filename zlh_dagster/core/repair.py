@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from zlh_dagster.core.model import Action, Surface
+from zlh_dagster.core.model import EDGE_ACTIONS, Action, Surface
 from zlh_dagster.core.rules import Severity
 
 BREAKER_OPEN = "breaker_open"
@@ -120,12 +120,18 @@ class RepairRequest:
     @property
     def refusal_incident(self) -> str:
         """Name under which a refusal is told once."""
-        return f"refused:{self.subject}:{self.action.value}"
+        return f"refused:{self._fault}"
 
     @property
     def failure_incident(self) -> str:
         """Name under which failures are told once while they last."""
-        return f"failed:{self.subject}:{self.action.value}"
+        return f"failed:{self._fault}"
+
+    @property
+    def _fault(self) -> str:
+        """What stays the same while a fault lasts: the edge's action narrows as it is mended."""
+        what = "edge" if self.action in EDGE_ACTIONS else self.action.value
+        return f"{self.subject}:{what}"
 
     @property
     def incidents(self) -> tuple[str, ...]:

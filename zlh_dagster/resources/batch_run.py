@@ -2,12 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.launch import REPAIR_RUN_FAILED
 from zlh_dagster.core.model import EDGE_ACTIONS, OPERATION_ACTIONS, Action
+from zlh_dagster.core.policy import sources_of
 from zlh_dagster.core.repair import Refusal, RepairOutcome, RepairRequest, Status
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.resources.batch import OPERATOR, Batch, Recorder
@@ -89,7 +90,7 @@ def run_batch(services: Services, lease: Lease, batch: Batch) -> BatchResult:
             for request in batch.repairs
             if request not in done
         )
-    over = [name for o in outcomes if o.status in _OVER for name in o.request.incidents]
+    over = [name for o in outcomes for name in _ended_by(o, open_incidents)]
     try:
         now = time.time()
         for finding in recorder.opened:
@@ -99,7 +100,8 @@ def run_batch(services: Services, lease: Lease, batch: Batch) -> BatchResult:
     except RedisUnavailable as error:
         _log.warning("%s: what was told may be told again", error)
     # What this run has just mended is over, and not called still open.
-    ended = [name for name in dict.fromkeys((*batch.over, *over)) if name in open_incidents]
+    told_over = [name for name in batch.over if name in open_incidents]
+    ended = list(dict.fromkeys((*told_over, *over)))
     due = [name for name in batch.due if name in open_incidents and name not in ended]
     return BatchResult(
         outcomes=tuple(outcomes),
@@ -111,6 +113,18 @@ def run_batch(services: Services, lease: Lease, batch: Batch) -> BatchResult:
         seconds=round(time.monotonic() - started, 3),
         writes=publisher.writes,
     )
+
+
+def _ended_by(outcome: RepairOutcome, open_incidents: Mapping[str, Incident]) -> list[str]:
+    """Open incidents that a repair ends: those that are about no more than it has looked at."""
+    if outcome.status not in _OVER:
+        return []
+    looked_at = set(sources_of(outcome.request))
+    return [
+        name
+        for name in outcome.request.incidents
+        if name in open_incidents and looked_at.issuperset(open_incidents[name].sources)
+    ]
 
 
 def _parts(
