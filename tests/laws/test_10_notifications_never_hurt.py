@@ -7,6 +7,7 @@ import pytest
 from tests.clock import forget_everything, pass_time
 from tests.harness import Loop, statuses, titles, writes
 from zlh_dagster.resources import discord, lease
+from zlh_dagster.resources.messages import KEY as MESSAGES
 from zlh_dagster.sandbox.cloudflare_records import new_record
 from zlh_dagster.sandbox.publish import publish_database
 
@@ -77,6 +78,29 @@ def test_notifications_what_one_surface_takes_does_not_end_the_failure_of_anothe
     loop.by_hand((5000, "velocity_reregister"))
     assert list(loop.services.incidents.all_open()) == ["failed:5000:edge"]
     assert not any(title.startswith("Over") for title in titles(sandbox))
+
+
+@pytest.mark.parametrize("mode", ["live", "dry-run"])
+def test_notifications_a_repair_by_hand_takes_no_message_from_the_loop(
+    platform, instance, sandbox, mode
+):
+    """What the loop told is marked when it is over, whatever the operator tried meanwhile."""
+    loop = Loop(platform.services(ZLH_REPAIR_MODE=mode), instance)
+    sandbox.edge.faults.switch_on("cloudflare", "write_ignored")
+    sandbox.edge.cloudflare.remove(sandbox.edge.cloudflare.named(SRV)[0].id)
+    loop.minute()
+    [told] = loop.services.incidents.all_open().values()
+    loop.by_hand((5000, "dns_republish"), live=mode == "live")
+    [still] = loop.services.incidents.all_open().values()
+    assert told.message is not None
+    assert still.message == told.message
+    sandbox.edge.faults.switch_off("cloudflare")
+    publish_database(sandbox.edge, loop.services.engine)
+    for _ in range(2):
+        loop.minute()
+    shown = [m.current()["embeds"][0]["title"] for m in sandbox.edge.discord.inbox()]
+    assert [title.startswith("Over") for title in shown] == [True, False, True]
+    assert loop.services.redis.hlen(MESSAGES) == 0
 
 
 def test_notifications_what_flickers_is_told_once(loop, sandbox):

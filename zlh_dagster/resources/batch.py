@@ -108,7 +108,7 @@ class Recorder:
             reason=refusal.message,
             event_id=event_id,
             code=refusal.code,
-            incident=incident,
+            incident=None if self._batch.by_hand else incident,
             is_news=news,
         )
 
@@ -136,7 +136,7 @@ class Recorder:
             reason="",
             changes=changes,
             event_id=event_id,
-            incident=incident,
+            incident=None if self._batch.by_hand else incident,
             is_news=news,
         )
 
@@ -162,7 +162,7 @@ class Recorder:
             changes=changes,
             event_id=event_id,
             code=code,
-            incident=incident,
+            incident=None if self._batch.by_hand else incident,
             is_news=news,
         )
 
