@@ -1,18 +1,26 @@
 """Law 8: the ledger row is there before the write and closed after it."""
 
+import pytest
+
 from tests.clock import forget_everything
 from tests.harness import statuses, writes
+from tests.queues import a_minute_passes
 from zlh_dagster.core.model import Surface
 from zlh_dagster.core.repair import Status
 from zlh_dagster.resources import edge_repairs
 from zlh_dagster.resources.database import DatabaseError
-from zlh_dagster.resources.ledger import Entry
+from zlh_dagster.resources.ledger import Entry, Ledger
 
 SRV = "_minecraft._tcp.mc-5000.example.gg"
 
 
 def delete_srv(sandbox):
-    sandbox.edge.cloudflare.remove(sandbox.edge.cloudflare.named(SRV)[0].id)
+    delete_srv_of(sandbox, 5000)
+
+
+def delete_srv_of(sandbox, vmid):
+    [record] = sandbox.edge.cloudflare.named(f"_minecraft._tcp.mc-{vmid}.example.gg")
+    sandbox.edge.cloudflare.remove(record.id)
 
 
 def entry(fencing_token: int, run_id: str = "crashed") -> Entry:
@@ -213,3 +221,36 @@ def test_written_first_a_ledger_that_takes_no_row_is_told_once(loop, sandbox, pl
     assert writes(sandbox) == []
     [message] = sandbox.edge.discord.inbox()
     assert "the disk is full" in str(message.payload)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_written_first_a_bug_beside_the_edge_leaves_no_row_open_and_loses_nothing(
+    beside, sandbox, monkeypatch, caplog, lost
+):
+    """What the edge did before is told; so is that nobody knows what became of the other repair."""
+    delete_srv_of(sandbox, 5001)
+
+    def broken(*_args, **_values):
+        if lost:
+            monkeypatch.setattr(Ledger, "left_open", gone)
+        raise ValueError("a bug")
+
+    def gone(*_args):
+        raise DatabaseError("the database is gone")
+
+    assert beside.loop.observe().success
+    a_minute_passes(beside.loop.services)
+    assert beside.loop.observe().success
+    [request] = beside.loop.judge()
+    asked = [r["action"] for r in request.run_config["ops"]["level1_repair"]["config"]["repairs"]]
+    assert asked == ["dns_republish", beside.action.value]
+    owner, name = beside.first_write
+    monkeypatch.setattr(owner, name, broken)
+    beside.loop.repair(request.run_config)
+    monkeypatch.undo()
+    assert beside.event() == (("running", None) if lost else ("failed", "repair_failed"))
+    assert sandbox.edge.cloudflare.named("_minecraft._tcp.mc-5001.example.gg")
+    told = str(sandbox.edge.discord.inbox()[-1].payload)
+    assert "Repaired server 5001" in told
+    assert "ValueError" in told
+    assert "a bug" in caplog.text

@@ -166,6 +166,19 @@ class Recorder:
             is_news=news,
         )
 
+    def broken_off(self, request: RepairRequest, error: Exception) -> RepairOutcome:
+        """A repair that an unexpected error ended; a row that it left open is closed as failed."""
+        reason = f"an unexpected error ended it: {type(error).__name__}"
+        detail = {"code": "repair_failed", "message": reason}
+        event_id = None
+        try:
+            for event_id in self._ledger.left_open(self._batch.run_id):
+                unclosed = self.close(event_id, Status.FAILED, error=detail)
+                reason = "; ".join(filter(None, (reason, unclosed)))
+        except DatabaseError as failure:
+            reason = f"{reason}; its ledger row could not be closed: {failure}"
+        return self.failed(request, reason, event_id=event_id)
+
     def close(
         self, event_id: str, status: Status, *, after: Any = None, error: Any = None
     ) -> str | None:

@@ -202,6 +202,13 @@ def _parts(
             yield [carry_out(batch, request)]
         except EdgeError as error:
             yield [recorder.refuse(request, Refusal("unobserved", str(error)))]
+        except _ENDS_THE_BATCH:
+            raise
+        except Exception as error:  # noqa: BLE001 - what was done before must be told
+            _log.exception(
+                "%s of %s could not be carried out", request.action.value, request.subject
+            )
+            yield [recorder.broken_off(request, error)]
 
 
 def _refused(checks: Checks, recorder: Recorder, request: RepairRequest) -> RepairOutcome:

@@ -114,6 +114,16 @@ class Ledger:
         pairs = zip(closings, changed, strict=True)
         return {closing.event_id for closing, count in pairs if count == 1}
 
+    def left_open(self, run_id: str) -> list[str]:
+        """Identifiers of a run's rows that are still running.
+
+        Raises:
+            DatabaseError: If they cannot be read.
+        """
+        table = repair_event
+        left_open = (table.c.status == Status.RUNNING.value) & (table.c.runId == run_id)
+        return [str(row["id"]) for row in self._rows(sa.select(table.c.id).where(left_open))]
+
     def interrupt_below(self, fencing_token: int) -> list[str]:
         """Closes rows that a crashed run left open, and returns their identifiers.
 
