@@ -1,5 +1,7 @@
 """From drift to decision: what is repaired, what is only told, and the limits between."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -19,7 +21,7 @@ from zlh_dagster.core.desired import INVALID_COLUMNS
 from zlh_dagster.core.model import Action, Surface
 from zlh_dagster.core.policy import PolicyConfig, action_for, decide
 from zlh_dagster.core.repair import Decisions, RepairRequest
-from zlh_dagster.core.rules import Severity
+from zlh_dagster.core.rules import RULES, Kind, Severity
 
 CF, TN, VE = Surface.CLOUDFLARE, Surface.TECHNITIUM, Surface.VELOCITY
 NOBODY = pd.DataFrame(columns=list(INVALID_COLUMNS))
@@ -87,6 +89,44 @@ def test_a_server_gets_one_repair_however_much_of_it_drifts():
         "cloudflare A missing, cloudflare SRV missing, technitium A missing,"
         " technitium SRV missing, velocity BACKEND missing"
     }
+
+
+@pytest.fixture
+def told_only(monkeypatch):
+    """Rows of the policy as they would be if somebody changed them to level 0."""
+
+    def told_only(*kinds):
+        for kind in kinds:
+            monkeypatch.setitem(RULES, kind, replace(RULES[kind], level=0))
+
+    return told_only
+
+
+def test_a_kind_of_level_0_is_told_and_not_repaired(told_only):
+    told_only(Kind.DNS_DRIFT, Kind.BACKEND_MISSING)
+    made = decisions(fleet(1), [])
+    assert made.repairs == ()
+    assert [(f.incident, f.action, f.severity) for f in made.findings] == [
+        ("dns_drift:5000", Action.DNS_REPUBLISH, Severity.REPAIR),
+        ("backend_missing:5000", Action.VELOCITY_REREGISTER, Severity.REPAIR),
+    ]
+    assert "technitium SRV missing" in made.findings[0].text
+    assert set(made.findings[1].sources) == {"velocity_backends", "persisted_payloads"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "action", "surfaces"),
+    [
+        (Kind.DNS_DRIFT, Action.VELOCITY_REREGISTER, (VE,)),
+        (Kind.BACKEND_MISSING, Action.DNS_REPUBLISH, (CF, TN)),
+    ],
+)
+def test_a_kind_of_level_0_leaves_the_other_to_be_repaired(told_only, kind, action, surfaces):
+    told_only(kind)
+    made = decisions(fleet(1), [])
+    [request] = made.repairs
+    assert (request.action, request.surfaces) == (action, surfaces)
+    assert [f.kind for f in made.findings] == [kind.value]
 
 
 def test_no_drift_leads_to_nothing():

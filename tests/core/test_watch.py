@@ -1,5 +1,6 @@
 """What is watched beside the edge: each decision, and the case next to it that must not act."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -154,6 +155,26 @@ def test_the_request_says_why_and_which():
     [request] = of_operation(running(vmid=None, job="failed")).repairs
     assert (request.vmid, request.target) == (None, "op-1")
     assert request.reason == "restart operation running, its queue job is failed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [(Kind.STALE_OPERATION, running()), (Kind.STUCK_PROVISIONING, queued())],
+)
+def test_an_operation_whose_kind_has_level_0_is_told_and_not_closed(monkeypatch, kind, row):
+    monkeypatch.setitem(RULES, kind, replace(RULES[kind], level=0))
+    made = of_operation(row)
+    assert made.repairs == ()
+    [finding] = made.findings
+    assert (finding.incident, finding.action) == (f"{kind.value}:op-1", RULES[kind].action)
+    assert "its queue job is" in finding.text
+
+
+def test_a_suspended_server_whose_kind_has_level_0_is_not_stopped(monkeypatch):
+    rule = replace(RULES[Kind.SUSPENDED_RUNNING], level=0)
+    monkeypatch.setitem(RULES, Kind.SUSPENDED_RUNNING, rule)
+    made = watch(fleet(UNPAID, containers=[UP]), level2=(STOP.value,))
+    assert (asked(made), told(made)) == ([], ["suspended_running:5000"])
 
 
 # --- stuck provisioning --------------------------------------------------------------------------

@@ -35,6 +35,9 @@ SOURCE_OF = {
 SOURCES = (PAYLOADS, *SOURCE_OF.values(), CONTAINERS, AGENTS, OPERATIONS)
 """Every source that a tick reads."""
 
+_DRIFTS = {Kind.DNS_DRIFT: DNS_SURFACES, Kind.BACKEND_MISSING: (Surface.VELOCITY,)}
+"""What drift that can be put back is called, by surface."""
+
 _KINDS = {
     DriftKind.DUPLICATE: Kind.DUPLICATE,
     DriftKind.CONFLICT: Kind.CONFLICT,
@@ -82,6 +85,11 @@ def decide(
     )
     mendable, other = free[can], free[~can]
     findings = [*_escalations(other), *_orphan_reports(orphans), *_invalid_reports(invalid)]
+    for kind, surfaces in _DRIFTS.items():
+        if RULES[kind].asks_for() is None:
+            of_kind = mendable["surface"].isin([surface.value for surface in surfaces])
+            findings += [_drift_report(kind, found) for found in _repairs(mendable[of_kind])]
+            mendable = mendable[~of_kind]
     for surface in DNS_SURFACES:
         mass = _mass_drift(surface, mendable, desired, config)
         if mass is not None and mass.incident not in holds.approved:
@@ -141,11 +149,25 @@ def _repairs(mendable: pd.DataFrame) -> list[RepairRequest]:
 def action_for(surfaces: Iterable[Surface]) -> Action:
     """The narrowest action that covers the surfaces that drift."""
     drifting = set(surfaces)
-    if drifting <= set(DNS_SURFACES):
-        return Action.DNS_REPUBLISH
-    if drifting == {Surface.VELOCITY}:
-        return Action.VELOCITY_REREGISTER
+    for kind, of_kind in _DRIFTS.items():
+        action = RULES[kind].action
+        if action is not None and drifting <= set(of_kind):
+            return action
     return Action.EDGE_REPUBLISH
+
+
+def _drift_report(kind: Kind, found: RepairRequest) -> Finding:
+    """What the policy says is told and not repaired."""
+    rule = RULES[kind]
+    return Finding(
+        incident=f"{kind.value}:{found.vmid}",
+        severity=rule.message,
+        title=f"Server {found.vmid}: {kind.value.replace('_', ' ')}",
+        text=f"{found.reason}. Nothing is repaired: the policy only tells.",
+        action=rule.action,
+        vmid=found.vmid,
+        sources=sources_of(found),
+    )
 
 
 def _escalations(rows: pd.DataFrame) -> Iterable[Finding]:

@@ -4,6 +4,7 @@ This table is the one place that says so. The decisions read it, `zlh plan --pol
 docs/safety.md shows it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
@@ -65,6 +66,15 @@ class Rule:
     def repairs(self) -> bool:
         """Whether the loop itself carries the action out, once dry-run is off."""
         return self.level == 1
+
+    def asks_for(self, level2: Collection[str] = ()) -> Action | None:
+        """The repair that a tick asks for where this is found; ``None`` where it only tells.
+
+        Args:
+            level2: Level-2 actions that the operator has switched on.
+        """
+        named = self.level == 2 and self.action is not None and self.action.value in level2
+        return self.action if self.repairs or named else None
 
 
 ACTIVE_GAME_SERVER = "game server, active, paid for, not in maintenance"

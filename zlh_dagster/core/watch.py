@@ -67,18 +67,19 @@ def watch(fleet: Fleet, *, level2: Collection[str] = ()) -> Watched:
     for row in _rows(fleet.operations):
         if unreadable_reason(row) is not None:
             findings.append(_unreadable(row))
-        elif is_stale(row, fleet.now):
-            repairs.append(_operation_request(row, Action.CLEAR_STALE_OPERATION_LOCK))
-        elif is_stuck(row, fleet.now):
-            repairs.append(_operation_request(row, Action.FAIL_STUCK_PROVISIONING))
-        elif waits_long(row, fleet.now):
-            findings.append(_waiting(row))
+            continue
+        kind = _kind_of(row, fleet.now)
+        if kind is None:
+            continue
+        if (action := RULES[kind].asks_for(level2)) is not None:
+            vmid = None if pd.isna(row["vmid"]) else int(row["vmid"])
+            repairs.append(RepairRequest(vmid, action, target=str(row["id"]), reason=_why(row)))
+        else:
+            findings.append(_operation(row, kind))
     for row in suspended_running(fleet):
-        if Action.STOP_SUSPENDED_WORKLOAD.value in level2:
+        if (action := RULES[Kind.SUSPENDED_RUNNING].asks_for(level2)) is not None:
             reason = "billing is suspended, the server runs"
-            repairs.append(
-                RepairRequest(int(row["vmid"]), Action.STOP_SUSPENDED_WORKLOAD, reason=reason)
-            )
+            repairs.append(RepairRequest(int(row["vmid"]), action, reason=reason))
         else:
             findings.append(_suspended(row))
     return Watched(tuple(repairs), tuple(findings))
@@ -283,16 +284,37 @@ def _unreadable(row: dict[str, Any]) -> Finding:
     )
 
 
-def _waiting(row: dict[str, Any]) -> Finding:
+def _kind_of(row: dict[str, Any], now: datetime) -> Kind | None:
+    """What is wrong with an open operation."""
+    if is_stale(row, now):
+        return Kind.STALE_OPERATION
+    if is_stuck(row, now):
+        return Kind.STUCK_PROVISIONING
+    return Kind.PROVISIONING_WAITS if waits_long(row, now) else None
+
+
+def _operation(row: dict[str, Any], kind: Kind) -> Finding:
+    rule = RULES[kind]
     return Finding(
-        incident=f"{Kind.PROVISIONING_WAITS.value}:{row['id']}",
-        severity=RULES[Kind.PROVISIONING_WAITS].message,
-        title=f"{_server(row)}: provisioning waits",
-        text=f"Operation {row['id']} has been queued for over 15 minutes; {_where(row)}. Is the"
-        " worker running?",
+        incident=f"{kind.value}:{row['id']}",
+        severity=rule.message,
+        title=f"{_server(row)}: {kind.value.replace('_', ' ')}",
+        text=f"Operation {row['id']} {_what(row, kind)}",
+        action=rule.action,
         vmid=None if pd.isna(row["vmid"]) else int(row["vmid"]),
         sources=(OPERATIONS,),
     )
+
+
+def _what(row: dict[str, Any], kind: Kind) -> str:
+    if kind is Kind.PROVISIONING_WAITS:
+        where = _where(row)
+        return f"has been queued for over 15 minutes; {where}. Is the worker running?"
+    return f"is dead: {_why(row)}. Nothing is repaired: the policy only tells."
+
+
+def _why(row: dict[str, Any]) -> str:
+    return f"{row['type']} operation {row['status']}, its queue job is {row['job']}"
 
 
 def _where(row: dict[str, Any]) -> str:
@@ -312,12 +334,6 @@ def _suspended(row: dict[str, Any]) -> Finding:
         f" (ZLH_LEVEL2_ACTIONS={action.value} lets the loop do it).",
         (CONTAINERS, PAYLOADS),
     )
-
-
-def _operation_request(row: dict[str, Any], action: Action) -> RepairRequest:
-    vmid = None if pd.isna(row["vmid"]) else int(row["vmid"])
-    reason = f"{row['type']} operation {row['status']}, its queue job is {row['job']}"
-    return RepairRequest(vmid, action, target=str(row["id"]), reason=reason)
 
 
 def _finding(kind: Kind, vmid: int, title: str, text: str, sources: tuple[str, ...]) -> Finding:
