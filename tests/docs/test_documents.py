@@ -136,7 +136,7 @@ def codes_in_the_source() -> set[str]:
     constants = {
         "BREAKER_OPEN": repair.BREAKER_OPEN,
         "PAUSED": holds.PAUSED,
-        "SURFACE_BREAKER_OPEN": holds.SURFACE_BREAKER_OPEN,
+        "SURFACE_BREAKER_OPEN": repair.SURFACE_BREAKER_OPEN,
         "CHANGED": operation_repairs.CHANGED,
         "ROW_UNUSABLE": ROW_UNUSABLE,
     }

@@ -6,7 +6,14 @@ import pytest
 
 from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.model import Action, Surface
-from zlh_dagster.core.repair import BREAKER_OPEN, Finding, Refusal, RepairRequest, Status
+from zlh_dagster.core.repair import (
+    BREAKER_OPEN,
+    SURFACE_BREAKER_OPEN,
+    Finding,
+    Refusal,
+    RepairRequest,
+    Status,
+)
 from zlh_dagster.core.rules import Severity
 from zlh_dagster.resources.batch import CONTROLLER, OPERATOR, Batch, Recorder, converged
 from zlh_dagster.resources.ledger import Fenced, Ledger
@@ -76,6 +83,13 @@ def test_an_open_breaker_calls_the_operator_under_the_breakers_own_name(recorder
     outcome = made.refuse(REQUEST, Refusal(BREAKER_OPEN, "3 repairs within an hour"))
     assert outcome.incident == "breaker:server:5000"
     assert outcome.escalated
+    assert made.opened[0].severity is Severity.CRITICAL
+
+
+def test_a_surfaces_open_breaker_calls_the_operator_too(recorder):
+    made = recorder()
+    outcome = made.refuse(REQUEST, Refusal(SURFACE_BREAKER_OPEN, "5 failures in a row"))
+    assert (outcome.incident, outcome.escalated) == (REQUEST.refusal_incident, True)
     assert made.opened[0].severity is Severity.CRITICAL
 
 

@@ -7,13 +7,18 @@ from typing import Any
 
 from zlh_dagster.core.breaker import Breaker, State, server_breaker, surface_breaker
 from zlh_dagster.core.model import Surface
-from zlh_dagster.core.repair import BREAKER_OPEN, Finding, Refusal
+from zlh_dagster.core.repair import (
+    BREAKER_OPEN,
+    BY_BREAKER,
+    SURFACE_BREAKER_OPEN,
+    Finding,
+    Refusal,
+)
 from zlh_dagster.core.rules import Severity
 
 EVERYTHING = "everything"
 PAUSED = "paused"
-SURFACE_BREAKER_OPEN = "surface_breaker_open"
-HELD = frozenset({PAUSED, BREAKER_OPEN, SURFACE_BREAKER_OPEN})
+HELD = BY_BREAKER | {PAUSED}
 """Codes of what keeps a repair back and is no failure of it."""
 
 

@@ -8,7 +8,9 @@ from zlh_dagster.core.model import EDGE_ACTIONS, Action, Surface
 from zlh_dagster.core.rules import Severity
 
 BREAKER_OPEN = "breaker_open"
-"""Code of a refusal by a breaker."""
+SURFACE_BREAKER_OPEN = "surface_breaker_open"
+BY_BREAKER = frozenset({BREAKER_OPEN, SURFACE_BREAKER_OPEN})
+"""Codes of refusals by a breaker."""
 
 
 class Status(str, Enum):
@@ -181,7 +183,7 @@ class RepairOutcome:
     @property
     def escalated(self) -> bool:
         """Whether it failed or a breaker refused it: the operator is called, not only told."""
-        return self.status is Status.FAILED or self.code == BREAKER_OPEN
+        return self.status is Status.FAILED or self.code in BY_BREAKER
 
     def to_json(self) -> dict[str, Any]:
         return {

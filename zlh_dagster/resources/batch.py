@@ -10,6 +10,7 @@ from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.policy import sources_of
 from zlh_dagster.core.repair import (
     BREAKER_OPEN,
+    BY_BREAKER,
     Finding,
     Refusal,
     RepairOutcome,
@@ -89,12 +90,11 @@ class Recorder:
         self, request: RepairRequest, refusal: Refusal, *, event_id: str | None = None
     ) -> RepairOutcome:
         """Records a refusal, unless ``event_id`` names the row that says so already."""
-        incident, severity = request.refusal_incident, Severity.WARNING
-        if refusal.code == BREAKER_OPEN:
-            severity = Severity.CRITICAL
-            if self._batch.live and request.vmid is not None:
-                # A dry run opens no breaker: no tick would find one.
-                incident = breaker_incident(server_breaker(request.vmid))
+        incident = request.refusal_incident
+        severity = Severity.CRITICAL if refusal.code in BY_BREAKER else Severity.WARNING
+        if refusal.code == BREAKER_OPEN and self._batch.live and request.vmid is not None:
+            # A dry run opens no breaker: no tick would find one.
+            incident = breaker_incident(server_breaker(request.vmid))
         news = self._is_news(incident)
         if news:
             if event_id is None:
