@@ -1,6 +1,7 @@
 """Law 12: one repair run in the whole deployment, two deployments on one Redis included."""
 
 import threading
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -33,6 +34,8 @@ def test_one_at_a_time_the_second_deployment_stands_by_and_says_so(loop, other, 
     assert "standby" in other.skips[-1]
     assert str(loop.services.settings.home) in other.skips[-1]
     assert edge_state(sandbox) == before
+    now = datetime.now(timezone.utc)
+    assert loop.services.figures.since(now - timedelta(hours=1), now) == {}, "the leader counts"
     [run] = loop.minute()
     assert run.success
     assert len(writes(sandbox)) == 1

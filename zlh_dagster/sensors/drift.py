@@ -120,10 +120,12 @@ def _evaluate(context: dg.SensorEvaluationContext, services: Services) -> dg.Sen
     counts = {source: cursor.unobserved.get(source, 0) + 1 for source in tick.unobserved}
     drift = _mark_new_drift(context.instance, tick_id, judgement, before=cursor.drift)
     cursor = replace(cursor, unobserved=counts, drift=drift)
+    if standby is None:
+        # Two that look at one platform would count it twice.
+        _count(services, tick, judgement)
     why_not = standby or _busy(context.instance, tick)
     if why_not:
         return _skip(f"tick {tick_id[:8]}: {why_not}", cursor, events)
-    _count(services, tick, judgement)
     launch = ask(services, assessment, unobserved_ticks=counts, redis_lost_since=cursor.redis_lost)
     lost = assessment.open_incidents is None
     cursor = replace(cursor, redis_lost=(cursor.redis_lost or time.time()) if lost else None)
