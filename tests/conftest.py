@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +13,12 @@ import dagster as dg
 import pytest
 import redis
 import sqlalchemy as sa
+from click.testing import Result
+from rich.console import Console
+from typer.testing import CliRunner
 
 from tests.harness import Loop
+from zlh_dagster.cli import main
 from zlh_dagster.cli.home import claim
 from zlh_dagster.resources import database, http, publisher
 from zlh_dagster.resources.redis import connect, server_program
@@ -176,6 +180,22 @@ def platform(
     for services in made.opened:
         services.close()
     engine.dispose()
+
+
+@pytest.fixture
+def zlh(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The command, in this process, on the platform's environment."""
+    for name, value in platform.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(main, "_out", Console(highlight=False, soft_wrap=True, width=200))
+
+    def run(*arguments: str) -> Result:
+        result = CliRunner().invoke(main.app, list(arguments))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
 
 
 @pytest.fixture

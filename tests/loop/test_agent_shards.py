@@ -30,7 +30,7 @@ def asked(platform) -> list[str]:
 
 def agents_of_the_newest_tick(loop):
     store = loop.services.snapshots
-    return store.read(AGENTS, store.newest_tick())
+    return store.read(AGENTS, store.newest_first()[0])
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_tick_takes_the_answers_of_the_round_before_it(platform, sharded, inst
 
     assert sharded.observe().success
     assert len(asked(platform)) == 9
-    tick = load_tick(sharded.services.snapshots, sharded.services.snapshots.newest_tick())
+    tick = load_tick(sharded.services.snapshots, sharded.services.snapshots.newest_first()[0])
     assert tick.agents.observed
     assert list(tick.agents.rows["vmid"]) == [*range(5000, 5008), 6000]
     assert set(tick.agents.rows["answer"]) == {"healthy"}
@@ -217,6 +217,6 @@ def test_a_round_from_before_a_repair_does_not_make_the_tick_old(platform, shard
     sharded.minute()
     sharded.minute()
     store = sharded.services.snapshots
-    tick = load_tick(store, store.newest_tick())
+    tick = load_tick(store, store.newest_first()[0])
     assert tick.agents.taken_at < tick.payloads.taken_at
     assert tick.taken_at > tick.agents.taken_at

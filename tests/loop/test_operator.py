@@ -5,7 +5,6 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
 from tests.docs.pages import documented_keys
 from tests.harness import edge_state, statuses, titles, writes
@@ -16,28 +15,11 @@ from zlh_dagster.core.model import Action
 from zlh_dagster.core.rules import POLICY
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.history import History
-from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 from zlh_dagster.sandbox.cloudflare_records import new_record
 
 HOST = "mc-5000.example.gg"
 SRV = f"_minecraft._tcp.{HOST}"
-
-
-@pytest.fixture
-def zlh(platform, monkeypatch):
-    """The command, in this process, on the platform's environment."""
-    for name, value in platform.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(main, "_out", Console(highlight=False, soft_wrap=True, width=200))
-
-    def run(*arguments: str):
-        result = CliRunner().invoke(main.app, list(arguments))
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return run
 
 
 @pytest.fixture
@@ -207,8 +189,6 @@ def test_repairs_are_stopped_also_while_redis_is_away(
     said = zlh("pause", "--reason", "DNS move").output
     assert "kept in the database" in said
     assert "`zlh resume` ends it" in said
-    with pytest.raises(RedisUnavailable, match="everything stays paused if it is"):
-        zlh("resume")
     loop.minute()
     assert writes(sandbox) == []
     assert loop.services.gate.pauses()["everything"].reason == "DNS move"

@@ -211,7 +211,7 @@ def test_agents_of_a_fleet_that_is_too_large_are_asked_in_runs_of_their_own(live
 
     def seen() -> bool:
         try:
-            agents = store.read(AGENTS, store.newest_tick())
+            agents = store.read(AGENTS, store.newest_first()[0])
         except SnapshotMissing:
             return False
         return agents.observed and len(agents.rows) == 9

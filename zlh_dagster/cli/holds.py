@@ -137,13 +137,29 @@ def resume(services: Services, scope: str) -> str:
 
     Raises:
         DatabaseError: If the database could not forget it; it goes on then.
-        RedisUnavailable: If Redis does not answer; it goes on then.
+        RedisUnavailable: If Redis does not answer, and the database kept no pause to end.
     """
+    again = f"run `{resume_command(scope)}` once Redis answers ({_how_redis(services)})"
     try:
         ended = services.gate.resume(scope)
     except RedisUnavailable as error:
-        raise RedisUnavailable(f"{scope} stays paused if it is: {error}") from None
+        if not services.gate.forget(scope):
+            raise RedisUnavailable(
+                f"the database keeps no pause of {scope}, and whether Redis does is not known:"
+                f" {again}. {error}"
+            ) from None
+        return (
+            f"{scope}: the pause that the database kept is ended. Redis does not answer here: one"
+            f" that was begun while it answered still holds; {again} to be sure"
+        )
     return f"{scope} goes on" if ended else f"nothing to resume: {scope} was not paused"
+
+
+def _how_redis(services: Services) -> str:
+    """What makes Redis answer."""
+    if services.settings.zlh_redis_url is None:
+        return "start `zlh up`, or set ZLH_REDIS_URL"
+    return "start the one that ZLH_REDIS_URL names"
 
 
 def _user() -> str:

@@ -25,8 +25,8 @@ def look(services: Services) -> Assessment:
 def as_json(assessment: Assessment) -> dict[str, Any]:
     """The plan as JSON.
 
-    Keys are ``repairs``, ``kept_back``, ``findings``, ``unobserved``, ``holds_unknown``, ``held``
-    and ``compared``.
+    Keys are ``repairs``, ``kept_back``, ``findings``, ``unobserved``, ``holds_unknown``,
+    ``pauses_from``, ``held`` and ``compared``.
     """
     decisions = assessment.judgement.decisions
     return {
@@ -47,13 +47,23 @@ def as_json(assessment: Assessment) -> dict[str, Any]:
         "findings": [finding.to_json() for finding in decisions.findings],
         "unobserved": assessment.tick.unobserved,
         "holds_unknown": assessment.redis_lost,
+        "pauses_from": _pauses_from(assessment),
         "held": decisions.held,
         "compared": assessment.judgement.compared,
     }
 
 
-def _without_redis(settings: Settings, lost: str) -> str:
-    unknown = "pauses and breakers are not known"
+def _pauses_from(assessment: Assessment) -> str | None:
+    if assessment.redis_lost is None:
+        return "redis"
+    return "database" if assessment.pauses_known else None
+
+
+def _without_redis(settings: Settings, assessment: Assessment) -> str:
+    lost = assessment.redis_lost
+    unknown = "breakers are not known, and pauses only as the database keeps them"
+    if not assessment.pauses_known:
+        unknown = "pauses and breakers are not known"
     if settings.zlh_redis_url is None:
         return f"Redis: ZLH_REDIS_URL is not set and no `zlh up` runs here, so {unknown}"
     return f"{lost}: {unknown}; the loop repairs nothing until it answers"
@@ -72,7 +82,7 @@ def show(out: Console, settings: Settings, assessment: Assessment, *, as_text: b
     for source, reason in sorted(unobserved.items()):
         out.print(f"not seen: {escape(source)}: {escape(reason)}", style="yellow")
     if assessment.redis_lost:
-        out.print(escape(_without_redis(settings, assessment.redis_lost)), style="yellow")
+        out.print(escape(_without_redis(settings, assessment)), style="yellow")
     if plan["repairs"]:
         table = Table("server", "action", "because", title="would repair", title_justify="left")
         for repair in plan["repairs"]:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -10,13 +11,14 @@ from rich.table import Table
 
 from zlh_dagster.cli.holds import breakers
 from zlh_dagster.core import times
+from zlh_dagster.core.holds import Pause
 from zlh_dagster.core.policy import SOURCE_OF
+from zlh_dagster.core.snapshot import Outcome
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.lease import holder
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
-from zlh_dagster.resources.snapshots import SnapshotMissing
-from zlh_dagster.resources.ticks import load_tick
+from zlh_dagster.resources.ticks import newest_tick
 
 
 def gather(services: Services) -> dict[str, Any]:
@@ -29,6 +31,7 @@ def gather(services: Services) -> dict[str, Any]:
         "last_tick_age_seconds": None,
         "surfaces": {},
         "paused": {},
+        "pauses_from": None,
         "breakers": [],
         "incidents": [],
         "last_repairs": [],
@@ -42,9 +45,7 @@ def gather(services: Services) -> dict[str, Any]:
         if leader is not None:
             # What counts is how the controller runs, not what this shell is set to.
             status["mode"] = leader.mode
-        status["paused"] = {
-            scope: pause.describe() for scope, pause in services.gate.pauses().items()
-        }
+        status |= _pauses(services.gate.pauses(), "redis")
         status["breakers"] = breakers(services)
         status["incidents"] = [
             {"name": name, **incident.to_json()}
@@ -52,20 +53,25 @@ def gather(services: Services) -> dict[str, Any]:
         ]
     except RedisUnavailable as error:
         problems.append(str(error))
-    try:
-        tick_id = services.snapshots.newest_tick()
-        tick = load_tick(services.snapshots, tick_id)
+        if status["pauses_from"] is None:
+            try:
+                status |= _pauses(services.gate.kept_pauses(), "database")
+            except DatabaseError as unread:
+                problems.append(str(unread))
+    tick = newest_tick(services.snapshots)
+    if tick is None:
+        problems.append("no tick was observed here yet")
+    else:
         status["last_tick_age_seconds"] = round(time.time() - tick.taken_at.timestamp(), 1)
         names = {source: surface.value for surface, source in SOURCE_OF.items()}
         status["surfaces"] = {
             names.get(snap.source, snap.source): {
                 "outcome": snap.outcome.value,
                 "rows": len(snap.rows),
+                "reason": snap.reason or None,
             }
             for snap in tick.sources
         }
-    except SnapshotMissing as error:
-        problems.append(f"no tick yet: {error}")
     try:
         status["last_repairs"] = [
             {
@@ -79,6 +85,11 @@ def gather(services: Services) -> dict[str, Any]:
     return status
 
 
+def _pauses(on: Mapping[str, Pause], where: str) -> dict[str, Any]:
+    paused = {scope: pause.describe() for scope, pause in on.items()}
+    return {"paused": paused, "pauses_from": where}
+
+
 def show(out: Console, status: dict[str, Any], *, as_text: bool) -> None:
     """Prints the status."""
     if not as_text:
@@ -89,11 +100,18 @@ def show(out: Console, status: dict[str, Any], *, as_text: bool) -> None:
     table.add_row("mode", status["mode"])
     table.add_row("last tick", "none yet" if age is None else f"{age:.0f} s ago")
     for name, surface in status["surfaces"].items():
-        table.add_row(name, f"{surface['outcome']}, {surface['rows']} rows")
+        if surface["outcome"] == Outcome.OBSERVED.value:
+            table.add_row(name, f"observed, {surface['rows']} rows")
+        else:
+            table.add_row(name, escape(f"{surface['outcome']}: {surface['reason']}"))
     table.add_row("leader", escape(status["leader"] or "nobody"))
     table.add_row("repairing now", escape(status["repairing"] or "nobody"))
     for scope, pause in status["paused"].items():
         table.add_row("paused", f"{scope} {escape(pause)}")
+    if status["pauses_from"] is None:
+        table.add_row("paused", "not known")
+    elif status["pauses_from"] == "database":
+        table.add_row("pauses", "as the database keeps them; Redis does not answer")
     for breaker in status["breakers"]:
         if breaker["state"] != "closed":
             text = f"{breaker['name']} {breaker['state']}: {breaker['reason']}"

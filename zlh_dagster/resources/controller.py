@@ -11,6 +11,7 @@ from zlh_dagster.core.launch import Launch, choose
 from zlh_dagster.core.repair import Finding
 from zlh_dagster.core.rules import RULES, Kind, Severity
 from zlh_dagster.core.snapshot import Outcome
+from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 
@@ -25,7 +26,8 @@ class Assessment:
     Attributes:
         holds: Pauses, breakers and approvals.
         open_incidents: What is open; null when Redis did not answer.
-        redis_lost: What Redis' failure was, or null.
+        redis_lost: What Redis' failure was, or null. Pauses are then those that the database keeps.
+        pauses_known: Whether at least those are known.
     """
 
     tick: Tick
@@ -33,17 +35,22 @@ class Assessment:
     holds: Holds
     open_incidents: Mapping[str, Incident] | None
     redis_lost: str | None
+    pauses_known: bool = True
 
 
 def assess(services: Services, tick: Tick) -> Assessment:
     """Judges a tick; a Redis that does not answer costs the decisions, not the judgement."""
     settings = services.settings
-    holds, open_incidents, lost = NOTHING_HELD, None, None
+    holds, open_incidents, lost, pauses_known = NOTHING_HELD, None, None, True
     try:
         holds = services.gate.holds()
         open_incidents = services.incidents.all_open()
     except RedisUnavailable as error:
         lost = str(error)
+        try:
+            holds = Holds(time.time(), services.gate.kept_pauses())
+        except DatabaseError:
+            pauses_known = False
     judgement = judge(
         tick,
         edge=settings.edge,
@@ -51,7 +58,7 @@ def assess(services: Services, tick: Tick) -> Assessment:
         holds=holds,
         level2=settings.zlh_level2_actions,
     )
-    return Assessment(tick, judgement, holds, open_incidents, lost)
+    return Assessment(tick, judgement, holds, open_incidents, lost, pauses_known)
 
 
 def ask(

@@ -182,6 +182,15 @@ class Gate:
         now = time.time()
         return {scope: pause for scope, pause in self._pauses.all().items() if pause.on(now)}
 
+    def kept_pauses(self) -> dict[str, Pause]:
+        """The pauses that are on according to the database, for when Redis does not answer.
+
+        Raises:
+            DatabaseError: If the database cannot be read.
+        """
+        now = time.time()
+        return {pause.scope: pause for pause in self._pauses.kept() if pause.on(now)}
+
     def pause(self, pause: Pause) -> None:
         """Begins a pause, or replaces the one of that scope.
 
@@ -207,6 +216,14 @@ class Gate:
         was_on = scope in self.pauses()
         self._pauses.end(scope)
         return was_on
+
+    def forget(self, scope: str) -> bool:
+        """Ends what the database keeps of a pause; returns whether it kept one.
+
+        Raises:
+            DatabaseError: If the database could not forget it.
+        """
+        return self._pauses.forget(scope)
 
     def recall(self) -> list[str]:
         """Gives a Redis that lost its data the pauses back; returns what it paused again.

@@ -45,6 +45,16 @@ class Pauses:
         known = self._table.all()
         return {scope: Pause.from_json(scope, value) for scope, value in known.items()}
 
+    def kept(self) -> list[Pause]:
+        """Every pause that the database keeps, over or not.
+
+        Raises:
+            DatabaseError: If the database cannot be read.
+        """
+        with _explained("pauses: "), self._engine.connect() as connection:
+            rows = connection.execute(sa.select(repair_pause)).mappings()
+            return [_pause(row) for row in rows]
+
     def begin(self, pause: Pause) -> None:
         """Begins a pause, or replaces the one of that scope; in Redis first, where it holds.
 
@@ -74,6 +84,18 @@ class Pauses:
             connection.execute(sa.delete(repair_pause).where(_of(scope)))
         self._table.remove(scope)
 
+    def forget(self, scope: str) -> bool:
+        """Ends a pause in the database while Redis does not answer; returns whether it kept one.
+
+        One that Redis knows too holds again when it answers.
+
+        Raises:
+            DatabaseError: If the database could not forget it.
+        """
+        with _explained("still paused: "), self._engine.begin() as connection:
+            found = connection.execute(sa.delete(repair_pause).where(_of(scope)))
+            return bool(found.rowcount)
+
     def restore(self) -> list[str]:
         """Gives Redis the pauses back that it does not know, and returns their scopes.
 
@@ -83,11 +105,11 @@ class Pauses:
             DatabaseError: If the database cannot be read.
         """
         held = self.all()
-        restored = [p.scope for p in self._kept() if self._put(p, held.get(p.scope))]
+        restored = [p.scope for p in self.kept() if self._put(p, held.get(p.scope))]
         if not restored:
             return []
         # One that the operator ended between the look and the write must not come back.
-        known = {pause.scope for pause in self._kept()}
+        known = {pause.scope for pause in self.kept()}
         ended = [scope for scope in restored if scope not in known]
         self._table.remove(*ended)
         return [scope for scope in restored if scope in known]
@@ -105,11 +127,6 @@ class Pauses:
         with self._engine.begin() as connection:
             connection.execute(sa.delete(repair_pause).where(_of(pause.scope)))
             connection.execute(sa.insert(repair_pause).values(_row(pause)))
-
-    def _kept(self) -> list[Pause]:
-        with _explained("pauses: "), self._engine.connect() as connection:
-            rows = connection.execute(sa.select(repair_pause)).mappings()
-            return [_pause(row) for row in rows]
 
 
 def _end(pause: Pause) -> float:

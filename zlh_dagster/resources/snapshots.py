@@ -92,17 +92,12 @@ class SnapshotStore:
                 f"no snapshot of {source} at tick {tick} ({type(error).__name__})"
             ) from error
 
-    def newest_tick(self) -> str:
-        """Identifier of the tick whose files were written last, complete or not.
-
-        Raises:
-            SnapshotMissing: If there is none.
-        """
+    def newest_first(self) -> list[str]:
+        """Identifiers of all ticks, the one written last first, complete or not."""
         files = self._files()
         done = [(_written(f), name) for name, f in files.items() if name.endswith(".parquet")]
-        if not done:
-            raise SnapshotMissing("no tick was observed here yet")
-        return str(posixpath.basename(posixpath.dirname(max(done)[1])))
+        ticks = (posixpath.basename(posixpath.dirname(name)) for _, name in sorted(done)[::-1])
+        return list(dict.fromkeys(ticks))
 
     def ticks(self) -> dict[str, datetime]:
         """All ticks that have files here, and when the last file of each was written."""

@@ -1,6 +1,7 @@
 """The snapshots of one tick: taken and kept, and read back together."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from zlh_dagster.core.judge import Tick
 from zlh_dagster.core.model import UNREADABLE
@@ -11,6 +12,9 @@ from zlh_dagster.resources.observe import DESIRED_EDGE, observe_all
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.snapshots import SnapshotMissing, SnapshotStore
+
+_LOOKED_AT = 5
+"""Ticks looked at for a complete one: one under way, and a few that were cut off."""
 
 
 def take_tick(
@@ -42,6 +46,14 @@ def _recall_pauses(services: Services, warn: Callable[[str], None]) -> None:
         return
     if recalled:
         warn(f"Redis did not know of these pauses, they hold now: {', '.join(recalled)}")
+
+
+def newest_tick(store: SnapshotStore) -> Tick | None:
+    """The newest complete tick, or ``None``: the last one may be under way, or was cut off."""
+    for tick in store.newest_first()[:_LOOKED_AT]:
+        with suppress(SnapshotMissing):
+            return load_tick(store, tick)
+    return None
 
 
 def load_tick(store: SnapshotStore, tick: str) -> Tick:

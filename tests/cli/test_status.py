@@ -1,0 +1,94 @@
+"""What `zlh status`, `plan` and `resume` say while a part of what they read is not there."""
+
+import json
+
+import pytest
+
+from tests.harness import writes
+from zlh_dagster.core.policy import AGENTS
+from zlh_dagster.resources.redis import RedisUnavailable
+
+SRV = "_minecraft._tcp.mc-5000.example.gg"
+
+
+@pytest.fixture
+def without_redis(zlh, monkeypatch, tmp_path):
+    monkeypatch.setenv("ZLH_REDIS_URL", f"unix://{tmp_path}/nobody.sock")
+
+
+def status(zlh):
+    return json.loads(zlh("status", "--json").output)
+
+
+@pytest.mark.usefixtures("without_redis")
+def test_a_pause_that_only_the_database_has_is_shown_and_can_be_ended(zlh, sandbox):
+    zlh("pause", "--reason", "DNS move")
+    assert status(zlh)["pauses_from"] == "database"
+    assert status(zlh)["paused"] == {"everything": "paused: DNS move"}
+    assert "as the database keeps them; Redis does not answer" in zlh("status").output
+    [record] = sandbox.edge.cloudflare.named(SRV)
+    sandbox.edge.cloudflare.remove(record.id)
+    plan = json.loads(zlh("plan", "--json").output)
+    assert plan["pauses_from"] == "database"
+    assert plan["repairs"] == []
+    assert [kept["code"] for kept in plan["kept_back"]] == ["paused"]
+    assert "pauses only as the database keeps them" in zlh("plan").output
+    said = zlh("resume").output
+    assert "the pause that the database kept is ended" in said
+    assert "run `zlh resume` once Redis answers" in said
+    assert status(zlh)["paused"] == {}
+
+
+def test_a_pause_that_was_ended_without_redis_stays_ended(zlh, loop, sandbox, platform):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZLH_REDIS_URL", f"unix://{platform.home}/nobody.sock")
+        zlh("pause")
+        zlh("resume")
+    [record] = sandbox.edge.cloudflare.named(SRV)
+    sandbox.edge.cloudflare.remove(record.id)
+    loop.minute()
+    assert len(writes(sandbox)) == 1
+
+
+@pytest.mark.usefixtures("without_redis")
+def test_a_resume_that_can_end_nothing_says_what_to_start(zlh, monkeypatch):
+    with pytest.raises(RedisUnavailable, match="start the one that ZLH_REDIS_URL names"):
+        zlh("resume", "--vmid", "5000")
+    monkeypatch.delenv("ZLH_REDIS_URL")
+    with pytest.raises(
+        RedisUnavailable, match=r"run `zlh resume` once Redis answers \(start `zlh up"
+    ):
+        zlh("resume")
+
+
+@pytest.mark.usefixtures("without_redis")
+def test_pauses_that_nobody_knows_are_not_shown_as_none(zlh, platform):
+    with platform.engine.begin() as connection:
+        connection.exec_driver_sql('DROP TABLE "RepairPause"')
+    assert status(zlh)["pauses_from"] is None
+    assert " ".join(zlh("status").output.split()).count("paused not known") == 1
+    plan = zlh("plan")
+    assert "pauses and breakers are not known" in plan.output
+
+
+def test_a_tick_that_is_being_written_hides_not_the_one_before(zlh, loop):
+    assert "problem: no tick was observed here yet" in zlh("status").output
+    loop.minute()
+    loop.minute()
+    store = loop.services.snapshots
+    newest, _ = store.newest_first()
+    store._fs.rm(store.path(AGENTS, newest))
+    told = status(zlh)
+    assert told["last_tick_age_seconds"] is not None
+    assert told["problems"] == []
+
+
+def test_what_was_not_seen_says_why(zlh, loop, sandbox):
+    sandbox.edge.faults.switch_on("technitium", "status", code=500)
+    loop.minute()
+    surfaces = status(zlh)["surfaces"]
+    assert surfaces["cloudflare"]["reason"] is None
+    assert "HTTP 500" in surfaces["technitium"]["reason"]
+    [line] = [line for line in zlh("status").output.splitlines() if line.startswith("technitium")]
+    assert "unobserved: technitium: HTTP 500" in line
+    assert "rows" not in line
