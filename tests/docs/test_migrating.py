@@ -12,9 +12,22 @@ from sqlalchemy.exc import ProgrammingError
 from tests.resources.databases import empty_database, postgresql
 from zlh_dagster.core.desired import EdgeConfig, desired_edge
 from zlh_dagster.resources import database, operations
-from zlh_dagster.schema.tables import port_pool, provisioning_operation, vmid_reservation
+from zlh_dagster.schema.tables import (
+    UtcDateTime,
+    platform_metadata,
+    port_pool,
+    provisioning_operation,
+    vmid_reservation,
+)
 from zlh_dagster.schema.upgrade import head, upgrade
 
+TYPES = {
+    sa.Integer: "int",
+    sa.String: "text",
+    sa.Text: "text",
+    sa.JSON: "JSON",
+    UtcDateTime: "time",
+}
 PAGE = Path(__file__).parents[2] / "docs" / "migrating.md"
 THEIRS = """
 CREATE TABLE servers (id int PRIMARY KEY, owner text, kind text, dns_label text, address text,
@@ -96,3 +109,21 @@ def test_its_own_tables_are_made_there_and_rows_can_be_closed(theirs):
 def test_nothing_else_is_allowed(theirs, statement):
     with theirs.connect() as connection, pytest.raises(ProgrammingError, match="permission denied"):
         connection.exec_driver_sql(statement)
+
+
+def test_the_columns_are_those_that_are_read():
+    written = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (\w+) \| (\w+) \|", PAGE.read_text(), re.M)
+    assert written == [
+        (table.name, column.name, TYPES[type(column.type)], "yes" if column.nullable else "no")
+        for table in platform_metadata.tables.values()
+        for column in table.columns
+    ]
+
+
+def test_nothing_is_tried_while_everything_is_paused():
+    """A repair by hand and a drill are refused then."""
+    steps = PAGE.read_text().split("\n## 3. ")[1].split("\n## ")[0]
+    pause, resume = steps.index("`zlh pause"), steps.index("`zlh resume`")
+    tried = [found.start() for found in re.finditer(r"`zlh (?:repair|drill) ", steps)]
+    assert tried
+    assert pause < resume < min(tried)
