@@ -81,10 +81,28 @@ def test_every_variable_is_a_setting_or_one_that_the_image_knows(name):
         assert names_in(DEPLOY / f"{file}.example") <= known
 
 
-def test_the_example_settings_load_and_lead_to_the_services(monkeypatch):
+def chosen(way, tmp_path):
+    """The example's settings after the # was taken from the lines of one way to run it."""
+    text = (DEPLOY / "zlh.env.example").read_text()
+    head, *blocks = text.split("\n\n")
+    chosen = [
+        b.replace("\n#ZLH_", "\nZLH_") if b.startswith(f"# With {way}") else b for b in blocks
+    ]
+    assert chosen != blocks
+    (tmp_path / "zlh.env").write_text("\n\n".join((head, *chosen)))
+    return load_settings(tmp_path / "zlh.env")
+
+
+def test_the_example_settings_for_systemd_lead_to_no_service_of_the_compose_file(tmp_path):
+    settings = chosen("systemd", tmp_path)
+    assert settings.zlh_dagster_database_url is None
+    assert sa.make_url(settings.redis_url).host not in SERVICES
+
+
+def test_the_example_settings_load_and_lead_to_the_services(monkeypatch, tmp_path):
     for name, value in SERVICES["daemon"]["environment"].items():
         monkeypatch.setenv(name, value)
-    settings = load_settings(DEPLOY / "zlh.env.example")
+    settings = chosen("compose.yaml", tmp_path)
     assert sa.make_url(settings.dagster_database_url).host in SERVICES
     assert sa.make_url(settings.redis_url).host in SERVICES
     assert settings.zlh_repair_mode == "dry-run"
