@@ -7,6 +7,7 @@ import pytest
 from tests.harness import writes
 from zlh_dagster.core.policy import AGENTS
 from zlh_dagster.resources.redis import RedisUnavailable
+from zlh_dagster.sandbox.platform_rows import write_operation
 
 SRV = "_minecraft._tcp.mc-5000.example.gg"
 
@@ -92,3 +93,25 @@ def test_what_was_not_seen_says_why(zlh, loop, sandbox):
     [line] = [line for line in zlh("status").output.splitlines() if line.startswith("technitium")]
     assert "unobserved: technitium: HTTP 500" in line
     assert "rows" not in line
+
+
+def test_a_first_plan_without_redis_says_what_it_compared(zlh, platform, monkeypatch):
+    """Redis is asked about operations as soon as one is open, and not before."""
+    monkeypatch.delenv("ZLH_REDIS_URL")
+    plan = zlh("plan")
+    assert "nothing to do: " in plan.output
+    assert "records compared" in plan.output
+    assert plan.exit_code == 0
+    write_operation(platform.engine, vmid=5900, jobId="12")
+    plan = zlh("plan")
+    assert "not seen: operations" in plan.output
+    assert "nothing to repair in what was seen: " in plan.output
+    assert plan.exit_code == 1
+
+
+def test_a_plan_with_work_says_what_it_compared_too(zlh, sandbox):
+    [record] = sandbox.edge.cloudflare.named(SRV)
+    sandbox.edge.cloudflare.remove(record.id)
+    plan = zlh("plan")
+    assert " records compared" in plan.output.splitlines()[-1]
+    assert plan.exit_code == 2

@@ -99,11 +99,20 @@ def show(out: Console, settings: Settings, assessment: Assessment, *, as_text: b
         for finding in plan["findings"]:
             table.add_row(escape(finding["title"]), escape(finding["text"]))
         out.print(table)
-    if status == NOTHING_TO_DO:
-        out.print(
-            f"nothing to do: {plan['compared']} records compared, {plan['held']} of guarded servers"
-        )
+    out.print(_summary(plan, status))
     return status
+
+
+def _summary(plan: dict[str, Any], status: int) -> str:
+    """What was compared, which is said whatever came of it."""
+    told = f"{plan['compared']} records compared"
+    if plan["held"]:
+        told += f", {plan['held']} differences of guarded servers left alone"
+    if status == SOMETHING_TO_DO:
+        return told
+    if status == NOTHING_TO_DO:
+        return f"nothing to do: {told}"
+    return f"nothing to repair in what was seen: {told}; exit status 1, for not all was seen"
 
 
 def policy() -> list[dict[str, Any]]:

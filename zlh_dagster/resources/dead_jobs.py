@@ -51,12 +51,13 @@ class DeadJobs:
         return frame
 
     def look(self, operations: pd.DataFrame, *, now: datetime) -> pd.DataFrame:
-        """The same from what was counted before, without counting.
+        """The same from what was counted before, without counting; of nothing, without Redis.
 
         Raises:
             RedisUnavailable: If Redis does not answer.
         """
-        return self._with(operations, self._table.all(), now=now, count=False)
+        known = self._table.all() if len(operations) else {}
+        return self._with(operations, known, now=now, count=False)
 
     @staticmethod
     def _with(
