@@ -67,6 +67,7 @@ class Controller:
                 decided_at=assessment.holds.now,
                 due=launch.incidents.due,
                 over=launch.incidents.over,
+                approvals=launch.approvals,
             )
             result = run_batch(services, lease, batch)
         tell(services, result, run_id=run_id, requested_by=CONTROLLER)

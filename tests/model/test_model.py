@@ -244,6 +244,7 @@ def machine(platform: Platform, fresh: Path) -> type[RuleBasedStateMachine]:
             for name in self.controller.services.incidents.all_open():
                 if name.startswith("mass_drift:"):
                     self.controller.services.gate.approve(name)
+                    self.model.approved.add(name.partition(":")[2])
 
         # The loop
 
@@ -293,6 +294,9 @@ def machine(platform: Platform, fresh: Path) -> type[RuleBasedStateMachine]:
                 assert contents == self.wanted[key], f"not what is wanted: {key} {contents}"
             for change in writes:
                 assert self.model.may_write(change.wanted.key), change.describe()
+            unasked = {change.surface.value for change in writes} & self.model.mass_drift(old)
+            assert unasked <= self.model.approved, f"mass drift mended unasked: {unasked}"
+            self.model.approved -= unasked
             rows = self.controller.services.ledger.events(limit=10_000)
             fresh_rows = rows[: len(rows) - events]
             written = Counter(change.wanted.key for change in writes)
@@ -355,3 +359,18 @@ def test_the_laws_hold_whatever_happens(platform, fleet_database, monkeypatch, e
             derandomize=examples == 6,
         ),
     )
+
+
+def test_an_approval_is_good_for_one_batch(platform, fleet_database):
+    """The model itself sees a mass drift that was mended twice with one approval."""
+    edge = machine(platform, fleet_database)()
+    edge.most_of_the_public_zone_is_gone()
+    edge.a_tick()
+    edge.the_operator_approves_what_is_open()
+    edge.a_tick()
+    assert edge.controller.writes, "approved, so it was mended"
+    done = len(edge.controller.writes)
+    edge.most_of_the_public_zone_is_gone()
+    edge.a_tick()
+    assert len(edge.controller.writes) == done
+    edge.teardown()
