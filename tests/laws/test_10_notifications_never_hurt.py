@@ -6,8 +6,10 @@ import pytest
 
 from tests.clock import forget_everything, pass_time
 from tests.harness import Loop, statuses, titles, writes
+from zlh_dagster.core.repair import Refusal
 from zlh_dagster.resources import discord, lease
 from zlh_dagster.resources.messages import KEY as MESSAGES
+from zlh_dagster.resources.preconditions import Checks
 from zlh_dagster.sandbox.cloudflare_records import new_record
 from zlh_dagster.sandbox.publish import publish_database
 
@@ -100,6 +102,36 @@ def test_notifications_a_repair_by_hand_takes_no_message_from_the_loop(
         loop.minute()
     shown = [m.current()["embeds"][0]["title"] for m in sandbox.edge.discord.inbox()]
     assert [title.startswith("Over") for title in shown] == [True, False, True]
+    assert loop.services.redis.hlen(MESSAGES) == 0
+
+
+def test_notifications_a_refusal_for_another_reason_is_recorded_once_and_marked_when_over(
+    loop, sandbox
+):
+    """It becomes worse once, which is told; both messages are marked when it is over."""
+    sandbox.edge.cloudflare.remove(sandbox.edge.cloudflare.named(SRV)[0].id)
+    why = [
+        Refusal("maintenance", "locked"),
+        Refusal("unobserved", "HTTP 500"),
+        Refusal("unobserved", "HTTP 500"),
+        Refusal("surface_breaker_open", "5 failures"),
+    ]
+    for refusal in why:
+        assert loop.observe().success
+        [request] = loop.judge()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Checks, "refusals", lambda _, rs, r=refusal: dict.fromkeys(rs, r))
+            loop.repair(request.run_config)
+    codes = [event["error"]["code"] for event in reversed(loop.services.ledger.events())]
+    assert codes == ["maintenance", "unobserved", "surface_breaker_open"]
+    assert [m.level for m in sandbox.edge.discord.inbox()] == ["warning", "critical"]
+    [incident] = loop.services.incidents.all_open().values()
+    assert (incident.code, incident.text) == ("surface_breaker_open", "5 failures")
+    publish_database(sandbox.edge, loop.services.engine)
+    for _ in range(2):
+        loop.minute()
+    shown = [m.current()["embeds"][0]["title"] for m in sandbox.edge.discord.inbox()]
+    assert [title.startswith("Over") for title in shown] == [True] * 3
     assert loop.services.redis.hlen(MESSAGES) == 0
 
 

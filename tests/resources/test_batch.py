@@ -40,8 +40,8 @@ def ledger(platform):
 def recorder(ledger):
     """Makes recorders; ``known`` are names of incidents that are open."""
 
-    def make(*known, **values):
-        open_incidents = {name: Incident(name, Severity.WARNING, name) for name in known}
+    def make(*known, severity=Severity.WARNING, **values):
+        open_incidents = {name: Incident(name, severity, name, code=REFUSAL.code) for name in known}
         return Recorder(replace(BATCH, **values), ledger, open_incidents)
 
     return make
@@ -75,6 +75,29 @@ def test_a_refusal_that_lasts_is_neither_written_nor_told_again(recorder, ledger
     assert (outcome.status, outcome.is_news, outcome.event_id) == (Status.REFUSED, False, None)
     assert rows(ledger) == []
     assert made.opened == []
+
+
+@pytest.mark.parametrize(("code", "news"), [("maintenance", False), (SURFACE_BREAKER_OPEN, True)])
+def test_a_refusal_for_another_reason_is_a_row_and_is_told_only_when_it_is_worse(
+    recorder, ledger, code, news
+):
+    made = recorder(REQUEST.refusal_incident)
+    outcome = made.refuse(REQUEST, Refusal(code, "for another reason"))
+    [event] = ledger.events()
+    assert (event["status"], event["error"]["code"]) == ("refused", code)
+    assert (outcome.event_id, outcome.is_news) == (event["id"], news)
+    assert made.opened == []
+    [changed] = made.changed
+    assert (changed.incident, changed.text) == (REQUEST.refusal_incident, "for another reason")
+    assert made.codes == {REQUEST.refusal_incident: code}
+    assert changed.severity is (Severity.CRITICAL if news else Severity.WARNING)
+
+
+def test_what_became_worse_stays_so(recorder, ledger):
+    """The channel of what follows is that of the worst that was told."""
+    made = recorder(REQUEST.refusal_incident, severity=Severity.CRITICAL)
+    assert not made.refuse(REQUEST, Refusal("maintenance", "locked")).is_news
+    assert made.changed[0].severity is Severity.CRITICAL
 
 
 def test_an_open_breaker_calls_the_operator_under_the_breakers_own_name(recorder):

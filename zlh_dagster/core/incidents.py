@@ -36,8 +36,10 @@ class Incident:
         reminded: Reminders sent so far.
         absent_since: When a tick first did not find it any more, or null.
         message: Identifier of the message that told it, or null.
+        worse: Identifier of the message that told that it became worse, or null.
         tried_at: When the repair that it is about was last asked for, or null: when it opened.
         untold_at: When Discord did not take the last message about it, or null.
+        code: Why a repair was last refused, for programs; empty where it is no refusal.
     """
 
     name: str
@@ -51,6 +53,13 @@ class Incident:
     message: str | None = None
     tried_at: float | None = None
     untold_at: float | None = None
+    worse: str | None = None
+    code: str = ""
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """Identifiers of the messages that told it."""
+        return tuple(message for message in (self.message, self.worse) if message)
 
     @property
     def kind(self) -> str:
@@ -92,7 +101,7 @@ class Incident:
     @staticmethod
     def from_json(name: str, value: Mapping[str, Any]) -> "Incident":
         """Reads an incident; one that cannot be read is open all the same."""
-        title, message = value.get("title"), value.get("message")
+        title, message, worse = (value.get(k) for k in ("title", "message", "worse"))
         absent_since, tried_at, untold_at = (
             value.get(k) for k in ("absent_since", "tried_at", "untold_at")
         )
@@ -109,6 +118,8 @@ class Incident:
                 message=None if message is None else str(message),
                 tried_at=None if tried_at is None else float(tried_at),
                 untold_at=None if untold_at is None else float(untold_at),
+                worse=None if worse is None else str(worse),
+                code=str(value.get("code") or ""),
             )
         except (TypeError, ValueError, OverflowError):
             return Incident(name, Severity.WARNING, name)

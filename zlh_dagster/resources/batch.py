@@ -85,6 +85,10 @@ class Recorder:
         self._ledger = ledger
         self._open = open_incidents
         self.opened: list[Finding] = []
+        self.changed: list[Finding] = []
+        """Refusals that were open, and now have another reason."""
+        self.codes: dict[str, str] = {}
+        """Why repairs were refused, by incident."""
 
     def refuse(
         self, request: RepairRequest, refusal: Refusal, *, event_id: str | None = None
@@ -95,13 +99,20 @@ class Recorder:
         if refusal.code == BREAKER_OPEN and self._batch.live and request.vmid is not None:
             # A dry run opens no breaker: no tick would find one.
             incident = breaker_incident(server_breaker(request.vmid))
-        news = self._is_news(incident)
-        if news:
+        known = None if self._batch.by_hand else self._open.get(incident)
+        news = known is None
+        if known is None or known.code not in ("", refusal.code):
             if event_id is None:
                 entry = self._batch.entry(request, error=refusal.to_json())
                 event_id = self._ledger.record(entry, Status.REFUSED)
             title = f"{_name(request)}: {request.action.value} refused"
-            self._opens(request, incident, severity, title, refusal.message)
+            self.codes[incident] = refusal.code
+            if known is None:
+                self._opens(request, incident, severity, title, refusal.message)
+            else:
+                news = severity is Severity.CRITICAL and known.severity is not severity
+                worst = severity if news else known.severity
+                self.changed.append(Finding(incident, worst, title, refusal.message))
         return RepairOutcome(
             request=request,
             status=Status.REFUSED,

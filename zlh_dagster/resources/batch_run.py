@@ -95,7 +95,12 @@ def run_batch(services: Services, lease: Lease, batch: Batch) -> BatchResult:
         now = time.time()
         for finding in recorder.opened:
             # Untold until the message is sent: a run that dies before is made up for.
-            incidents.open(replace(Incident.of(finding, now=now), untold_at=now))
+            opened = replace(Incident.of(finding, now=now), untold_at=now)
+            incidents.open(replace(opened, code=recorder.codes.get(finding.incident, "")))
+        for finding in recorder.changed:
+            worse = finding.severity is not open_incidents[finding.incident].severity
+            code = recorder.codes[finding.incident]
+            incidents.change(finding, code=code, untold_at=now if worse else None)
         incidents.close([REPAIR_RUN_FAILED])
     except RedisUnavailable as error:
         _log.warning("%s: what was told may be told again", error)

@@ -7,6 +7,7 @@ from typing import Any
 import redis
 
 from zlh_dagster.core.incidents import Changes, Incident
+from zlh_dagster.core.repair import Finding
 from zlh_dagster.resources.table import RedisTable
 
 KEY = "zlh:incidents"
@@ -44,9 +45,20 @@ class Incidents:
             self._update(name, tried_at=now)
 
     def told(self, names: Iterable[str], message: str | None) -> None:
-        """Keeps by which message incidents were told, or that there is no channel for it."""
+        """Keeps by which message incidents were told, or that there is no channel for it.
+
+        One that was told before became worse: both messages are its own.
+        """
         for name in names:
-            self._update(name, message=message, untold_at=None)
+            told_before = (self._table.get(name) or {}).get("message")
+            field = "worse" if told_before else "message"
+            self._update(name, **{field: message}, untold_at=None)
+
+    def change(self, finding: Finding, *, code: str, untold_at: float | None) -> None:
+        """Keeps that a repair is refused for another reason, and that this is not told yet."""
+        values = {} if untold_at is None else {"untold_at": untold_at}
+        severity, text = finding.severity, finding.text
+        self._update(finding.incident, severity=severity, text=text, code=code, **values)
 
     def reminded(self, incidents: Iterable[Incident], *, now: float) -> None:
         """Keeps that incidents were reminded of; one reminder stands for all that were due."""

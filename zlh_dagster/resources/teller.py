@@ -49,11 +49,12 @@ def tell(services: Services, result: BatchResult, *, run_id: str, requested_by: 
 
 def _edit(services: Services, result: BatchResult, *, now: float) -> None:
     """Marks what is over in the messages that told it."""
-    for message_id in list(dict.fromkeys(i.message for i in result.over if i.message))[:_EDITS]:
+    ids = dict.fromkeys(message_id for i in result.over for message_id in i.messages)
+    for message_id in list(ids)[:_EDITS]:
         sent = services.messages.get(message_id)
         if sent is None:
             continue
-        marks = {i.name: over_text(i, now) for i in result.over if i.message == message_id}
+        marks = {i.name: over_text(i, now) for i in result.over if message_id in i.messages}
         sent = sent.with_over(marks)
         services.discord.edit(message_id, sent.current())
         if sent.all_over:
