@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.harness import edge_state, statuses, writes
+from tests.harness import Loop, edge_state, statuses, writes
 from zlh_dagster.core.breaker import State
 from zlh_dagster.core.changes import Change
 from zlh_dagster.core.model import Surface
@@ -14,6 +14,7 @@ from zlh_dagster.core.repair import Refusal
 from zlh_dagster.resources import edge_repairs
 from zlh_dagster.resources.cloudflare import Cloudflare
 from zlh_dagster.resources.database import DatabaseError
+from zlh_dagster.resources.http import Unreachable
 from zlh_dagster.resources.lease import KEY as LEASE
 from zlh_dagster.resources.ledger import Ledger
 from zlh_dagster.resources.writer import EdgeWriter
@@ -407,3 +408,28 @@ def test_the_ledger_does_not_call_empty_what_could_not_be_read(loop, sandbox, mo
     [event] = loop.services.ledger.events()
     assert event["status"] == "failed"
     assert event["after"] == []
+
+
+def test_a_repair_does_not_close_the_breaker_that_its_own_run_opened(
+    platform, instance, sandbox, monkeypatch
+):
+    """It was proved at the second look; that the first one failed is known for the next run."""
+    loop = Loop(platform.services(ZLH_SURFACE_FAILURES_TO_OPEN="1"), instance)
+    sandbox.edge.cloudflare.remove(records(sandbox, 5000)[0].id)
+    apply, read, failing = Cloudflare.apply, Cloudflare.list_records, []
+
+    def fails_afterwards(self, change):
+        apply(self, change)
+        failing.append("once")
+
+    def list_records(self):
+        if failing:
+            raise Unreachable(f"cloudflare: no answer, {failing.pop()}")
+        return read(self)
+
+    monkeypatch.setattr(Cloudflare, "apply", fails_afterwards)
+    monkeypatch.setattr(Cloudflare, "list_records", list_records)
+    [run] = loop.minute()
+    assert run.success
+    assert statuses(loop.services) == ["succeeded"]
+    assert loop.services.gate.breakers()["cloudflare"].opened_at is not None

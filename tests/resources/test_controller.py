@@ -187,6 +187,19 @@ def test_an_approval_is_not_used_up_by_a_tick_that_is_paused(loop, sandbox):
     assert loop.services.gate.holds().approved == {MASS}
 
 
+@pytest.mark.parametrize("how", ["paused", "broken"])
+def test_an_approval_is_not_used_up_while_its_surface_is_held(loop, sandbox, how):
+    """Nothing there is asked for; the approval waits, as it does for a tick that can see."""
+    gate = loop.services.gate
+    gate.approve(MASS)
+    if how == "paused":
+        gate.pause(Pause("surface:cloudflare", "x", 1.0))
+    else:
+        gate.failed(Surface.CLOUDFLARE, "HTTP 500", at_once=True)
+    assert loop.tick().approvals == ()
+    assert gate.holds().approved == {MASS}
+
+
 def test_an_approval_of_a_drift_that_is_over_is_used_up_all_the_same(loop):
     """Approved was what stood there then, not what may come."""
     loop.services.gate.approve(MASS)

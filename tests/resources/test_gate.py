@@ -228,6 +228,15 @@ def test_a_servers_breaker_is_open_for_an_hour_from_its_first_cause(gate, clock)
     assert code(gate.holds().server(5000)) == "breaker_open"
 
 
+def test_a_servers_breaker_is_forgotten_with_its_hour(gate, clock):
+    """It has no trial: from then on the budget alone decides."""
+    gate.open_server(5000, "3 repairs within an hour")
+    clock.now += gate_module.SERVER_OPEN_SECONDS - 1
+    assert set(gate.breakers()) == {"server:5000"}
+    clock.now += 1
+    assert gate.breakers() == {}
+
+
 def test_a_reset_closes_a_breaker_and_forgives_what_was_spent(gate):
     gate.open_server(5000, "x")
     assert gate.reset("server:5000")

@@ -7,7 +7,7 @@ import pytest
 from tests.harness import edge_state, writes
 from tests.resources.repairing import bench, code
 from zlh_dagster.core.holds import Pause
-from zlh_dagster.core.model import Action
+from zlh_dagster.core.model import Action, Surface
 from zlh_dagster.core.repair import RepairRequest
 from zlh_dagster.resources import http, publisher
 from zlh_dagster.resources.batch import CONTROLLER, OPERATOR
@@ -205,6 +205,34 @@ def test_a_surface_that_the_repair_did_not_touch_need_not_be_read(revert, repair
 def test_a_paused_server_is_refused(revert, repaired, services, sandbox):
     services.gate.pause(Pause("server:5000", "x", 1.0))
     assert refused(revert(repaired[0]), sandbox) == "paused"
+
+
+def test_a_paused_surface_is_refused(revert, repaired, services, sandbox):
+    services.gate.pause(Pause("surface:cloudflare", "DNS move", 1.0))
+    assert refused(revert(repaired[0]), sandbox) == "paused"
+    assert set(services.gate.pauses()) == {"surface:cloudflare"}
+
+
+def test_a_surface_whose_breaker_is_open_is_refused(revert, repaired, services, sandbox):
+    services.gate.failed(Surface.CLOUDFLARE, "HTTP 500", at_once=True)
+    assert refused(revert(repaired[0]), sandbox) == "surface_breaker_open"
+    assert services.gate.pauses() == {}
+
+
+def test_a_server_to_which_nothing_was_sent_is_not_paused(
+    revert, repaired, made, services, sandbox, monkeypatch
+):
+    real = Ledger.open_all
+
+    def and_then_pause(self, entries):
+        ids = real(self, entries)
+        services.gate.pause(Pause("surface:cloudflare", "DNS move", 1.0))
+        return ids
+
+    monkeypatch.setattr(Ledger, "open_all", and_then_pause)
+    assert refused(revert(repaired[0]), sandbox) == "paused"
+    assert made.events()[-1]["status"] == "refused"
+    assert set(services.gate.pauses()) == {"surface:cloudflare"}
 
 
 # --- dry run, lease, failures --------------------------------------------------------------------
