@@ -53,7 +53,7 @@ def test_a_missing_record_is_planned_as_wanted_with_nothing_found(records, rows)
     assert change.kind is DriftKind.MISSING
     assert change.found is None
     assert change.wanted == Record(Surface.CLOUDFLARE, SRV, "SRV", f"0 0 25565 {HOST}", 60)
-    assert change.describe() == f"cloudflare SRV {SRV} (missing)"
+    assert change.describe() == f"cloudflare SRV {SRV} (was missing)"
 
 
 def test_a_wrong_record_is_planned_with_what_stands_there(records, rows):
@@ -76,7 +76,7 @@ def test_what_is_left_alone_says_why_and_the_rest_is_still_planned(records, rows
     twin = {**rows[0], "content": "198.51.100.1"}
     left = [*changed(rows[1:], {"name": "mc-5000"}, content="10.60.0.9:25565"), rows[0], twin]
     plan = plan_changes(records, listing(without(left, surface="technitium", name=HOST)))[5000]
-    assert [c.describe() for c in plan.changes] == [f"technitium A {HOST} (missing)"]
+    assert [c.describe() for c in plan.changes] == [f"technitium A {HOST} (was missing)"]
     assert plan.surfaces == (Surface.TECHNITIUM,)
     assert len(plan.left_alone) == 2
     assert plan.left_alone[0].startswith(f"cloudflare A {HOST}: more than one record")

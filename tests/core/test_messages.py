@@ -197,9 +197,40 @@ def test_failures_come_before_refusals_before_repairs():
     )
     assert [line.split()[0] for line in message.lines] == ["4", "3", "2", "1", "details"]
     assert message.title == (
-        "Repair failed server 4; Repair refused server 3; Repaired server 2;"
-        " Dry run: would repair server 1; found"
+        "Repair failed server 4; Repair refused server 3; found; Repaired server 2;"
+        " Dry run: would repair server 1"
     )
+
+
+def test_a_title_begins_with_the_worst():
+    """The beginning is what a phone shows."""
+    drift = finding(Severity.CRITICAL, "cloudflare: 8 of 10 servers drift, nothing was repaired")
+    many = [outcome(5000 + n) for n in range(8)]
+    assert told(*many, findings=[drift]).title == f"{drift.title}; 8 servers repaired"
+    note = finding(Severity.INFO, "a record has no server")
+    assert told(outcome(), findings=[note]).title == f"Repaired server 5000; {note.title}"
+    late = incident(5001, severity=Severity.CRITICAL)
+    assert told(outcome(), due=[late]).title == f"Still open: {late.title}; Repaired server 5000"
+
+
+def test_what_the_repair_itself_has_ended_is_not_told_again_as_over():
+    done = outcome()
+    dry = Incident(done.request.dry_run_incident, Severity.REPAIR, "Server 5000: would repair")
+    message = told(done, over=[dry])
+    assert message.title == "Repaired server 5000"
+    assert told(done, over=[dry, incident(5001)]).title == (
+        "Repaired server 5000; Over: Server 5001: agent offline"
+    )
+
+
+def test_a_repair_names_the_mass_drift_that_was_approved():
+    def title(surface, *outcomes):
+        result = BatchResult(tuple(outcomes), approved=(f"mass_drift:{surface}",))
+        return batch_message(result, run_id="r", requested_by="controller", now=NOW).title
+
+    many = [outcome(5000 + n) for n in range(8)]
+    assert title("cloudflare", *many) == "8 servers repaired, the approved mass drift of cloudflare"
+    assert title("velocity", *many) == "8 servers repaired", "nothing was repaired there"
 
 
 def test_each_outcome_says_what_and_why():
@@ -274,7 +305,7 @@ def test_an_interrupted_run_is_told():
 def test_a_failed_run_is_critical_and_never_without_a_text():
     message = run_failed(job="level1_repair", run_id="0123456789", error="")
     assert message.severity is Severity.CRITICAL
-    assert message.title == "level1_repair failed"
+    assert message.title == "level1 repair failed"
     assert message.lines[0] == "The run ended without an error message."
     assert "01234567" in message.footer
     assert run_failed(job="j", run_id="r", error="boom").lines[0] == "boom"

@@ -182,6 +182,7 @@ def test_breakers_mass_drift_waits_for_approval_and_then_is_repaired_in_one_run(
     approve(loop.services, "mass_drift:cloudflare")
     runs = loop.minute()
     assert len(runs) == 1
+    assert titles(sandbox)[-1].endswith("servers repaired, the approved mass drift of cloudflare")
     assert set(statuses(loop.services)) == {"refused", "succeeded"}
     assert edge_state(sandbox) == before
     calls = len(writes(sandbox))

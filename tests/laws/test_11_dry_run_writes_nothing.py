@@ -33,6 +33,7 @@ def test_dry_run_writes_nothing_but_one_row_and_one_message(dry, sandbox, broken
     [message] = sandbox.edge.discord.inbox()
     assert message.level == "repair"
     assert "would repair" in titles(sandbox)[0]
+    assert "\\" not in titles(sandbox)[0]
     assert "would put back" in message.payload["embeds"][0]["description"]
 
 

@@ -221,7 +221,7 @@ def test_a_killed_run_is_told_by_the_sensor_once(loop, sandbox):
     loop.instance.report_run_failed(run, "the worker was killed")
     for _ in range(2):
         tell(loop, run.run_id, "level1_repair")
-    assert titles(sandbox) == ["level1\\_repair failed"]
+    assert titles(sandbox) == ["level1 repair failed"]
 
 
 def test_a_job_that_fails_every_minute_is_told_once(loop, sandbox):
@@ -327,7 +327,7 @@ def killed(loop, sandbox, **tags: str) -> None:
 def test_repair_runs_of_the_loop_that_die_without_a_hook_are_told_once(loop, sandbox):
     for _ in range(3):
         killed(loop, sandbox, **{"zlh/requested_by": "controller"})
-    assert titles(sandbox) == ["level1\\_repair failed"]
+    assert titles(sandbox) == ["level1 repair failed"]
 
 
 @pytest.mark.parametrize("how", ["typo", "killed"])

@@ -137,7 +137,7 @@ def test_the_refusal_of_an_operation_is_named_after_it(recorder):
     outcome = made.refuse(OPERATION, Refusal("container_exists", "x"))
     assert outcome.incident == "refused:op-1:fail_stuck_provisioning"
     assert outcome.name == "operation op-1"
-    assert made.opened[0].title == "Operation op-1: fail_stuck_provisioning refused"
+    assert made.opened[0].title == "Operation op-1: repair refused: fail stuck provisioning"
     assert made.opened[0].sources == ("operations",)
 
 

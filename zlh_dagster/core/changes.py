@@ -26,8 +26,8 @@ class Change:
         return self.wanted.surface
 
     def describe(self) -> str:
-        """One line for people: ``cloudflare SRV _minecraft._tcp.mc-5000.example.gg (missing)``."""
-        return f"{self.surface.value} {self.wanted.type} {self.wanted.name} ({self.kind.value})"
+        """One line for people: ``cloudflare A mc-5000.example.gg (was missing)``."""
+        return f"{self.surface.value} {self.wanted.type} {self.wanted.name} (was {self.kind.value})"
 
 
 @dataclass(frozen=True, slots=True)

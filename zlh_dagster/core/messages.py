@@ -6,7 +6,7 @@ tail. Text that customers choose cannot mention anybody and cannot format anythi
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -262,7 +262,7 @@ def run_failed(*, job: str, run_id: str, error: str) -> Message:
     """A run ended without doing its work."""
     return Message(
         severity=Severity.CRITICAL,
-        title=f"{job} failed",
+        title=f"{job.replace('_', ' ')} failed",
         lines=(error or "The run ended without an error message.", "Look at the run in Dagster."),
         footer=f"run {run_id[:8]}",
         run_id=run_id,
@@ -271,27 +271,61 @@ def run_failed(*, job: str, run_id: str, error: str) -> Message:
 
 
 def _title(by_status: dict[Status, list[RepairOutcome]], result: BatchResult) -> str:
+    """The worst first: of a long title a phone shows the beginning."""
+    refused, repaired = by_status[Status.REFUSED], by_status[Status.SUCCEEDED]
+    asked_for = _counted(repaired, "Repaired", "servers repaired")
+    ended = [name for name in result.approved if _touched(name, repaired)]
+    if ended:
+        asked_for += f", the approved {' and '.join(_in_words(name) for name in ended)}"
+    # What this run itself has mended is told as that, and not once more as over.
+    done = {name for outcome in repaired for name in outcome.request.incidents}
+    over = [incident for incident in result.over if incident.name not in done]
     parts = [
-        _counted(by_status[Status.FAILED], "Repair failed", "repairs failed"),
-        _counted(by_status[Status.REFUSED], "Repair refused", "repairs refused"),
-        _counted(by_status[Status.SUCCEEDED], "Repaired", "servers repaired"),
-        _counted(
-            by_status[Status.DRY_RUN],
-            "Dry run: would repair",
-            "servers would be repaired (dry run)",
+        (
+            Severity.CRITICAL,
+            _counted(by_status[Status.FAILED], "Repair failed", "repairs failed"),
+        ),
+        (
+            Severity.CRITICAL if any(o.escalated for o in refused) else Severity.WARNING,
+            _counted(refused, "Repair refused", "repairs refused"),
+        ),
+        (_worst(result.findings), _titled(result.findings, "", "findings")),
+        (_worst(result.due), _titled(result.due, "Still open: ", "incidents still open")),
+        (Severity.REPAIR, asked_for),
+        (
+            Severity.REPAIR,
+            _counted(
+                by_status[Status.DRY_RUN],
+                "Dry run: would repair",
+                "servers would be repaired, dry run",
+            ),
         ),
     ]
-    told = [part for part in parts if part]
-    for one, many, titles in (
-        ("", "findings", [f.title for f in result.findings]),
-        ("Still open: ", "incidents still open", [i.title for i in result.due]),
-        ("Over: ", "incidents over", [i.title for i in result.over]),
-    ):
-        if len(titles) == 1:
-            told.append(f"{one}{titles[0]}")
-        elif titles:
-            told.append(f"{len(titles)} {many}")
-    return "; ".join(told) or "An earlier repair was interrupted"
+    told = [text for _, text in sorted(parts, key=lambda part: _ORDER.index(part[0])) if text]
+    ends = _titled(over, "Over: ", "incidents over")
+    return "; ".join((*told, ends) if ends else told) or "An earlier repair was interrupted"
+
+
+def _worst(items: Sequence[Finding | Incident]) -> Severity:
+    return min((item.severity for item in items), key=_ORDER.index, default=Severity.INFO)
+
+
+def _titled(items: Sequence[Finding | Incident], one: str, many: str) -> str:
+    if not items:
+        return ""
+    return f"{one}{items[0].title}" if len(items) == 1 else f"{len(items)} {many}"
+
+
+def _touched(incident: str, repaired: Sequence[RepairOutcome]) -> bool:
+    """Whether a repair was made on the surface that an incident is named after."""
+    surface = incident.partition(":")[2]
+    return any(surface == s.value for outcome in repaired for s in outcome.request.covers)
+
+
+def _in_words(incident: str) -> str:
+    """``mass drift of cloudflare``."""
+    kind, _, what = incident.partition(":")
+    return f"{kind.replace('_', ' ')} of {what}"
 
 
 def _counted(outcomes: list[RepairOutcome], one: str, many: str) -> str:

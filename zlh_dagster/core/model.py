@@ -120,6 +120,11 @@ class Action(str, Enum):
     RESTORE_BACKUP = "restore_backup"
 
     @property
+    def words(self) -> str:
+        """Its name for titles, where Discord's notifications would show escapes."""
+        return self.value.replace("_", " ")
+
+    @property
     def level(self) -> int:
         """0 observes, 1 is idempotent, 2 touches a running workload, 3 destroys or replaces."""
         return _LEVELS[self]

@@ -17,6 +17,7 @@ class BatchResult:
         interrupted: Ledger rows of earlier runs that this one had to close.
         due: Incidents that are reminded of.
         over: Incidents that are over.
+        approved: Open mass drifts that the operator let it repair.
         live: Whether writes were allowed.
         seconds: From the start of the batch to the last verification.
         writes: Calls made to write to the edge.
@@ -27,6 +28,7 @@ class BatchResult:
     interrupted: tuple[str, ...] = ()
     due: tuple[Incident, ...] = ()
     over: tuple[Incident, ...] = ()
+    approved: tuple[str, ...] = ()
     live: bool = False
     seconds: float = 0.0
     writes: int = 0
@@ -47,6 +49,7 @@ class BatchResult:
             "interrupted": list(self.interrupted),
             "due": [{"name": i.name, **i.to_json()} for i in self.due],
             "over": [{"name": i.name, **i.to_json()} for i in self.over],
+            "approved": list(self.approved),
             "live": self.live,
             "seconds": self.seconds,
             "writes": self.writes,
@@ -60,6 +63,7 @@ class BatchResult:
             interrupted=tuple(value["interrupted"]),
             due=tuple(Incident.from_json(i["name"], i) for i in value["due"]),
             over=tuple(Incident.from_json(i["name"], i) for i in value["over"]),
+            approved=tuple(value.get("approved", ())),
             live=value["live"],
             seconds=value["seconds"],
             writes=value["writes"],

@@ -105,7 +105,7 @@ class Recorder:
             if event_id is None:
                 entry = self._batch.entry(request, error=refusal.to_json())
                 event_id = self._ledger.record(entry, Status.REFUSED)
-            title = f"{_name(request)}: {request.action.value} refused"
+            title = f"{_name(request)}: repair refused: {request.action.words}"
             self.codes[incident] = refusal.code
             if known is None:
                 self._opens(request, incident, severity, title, refusal.message)
@@ -139,7 +139,7 @@ class Recorder:
         if news:
             entry = self._batch.entry(request, surface=surface, before=before, after=after)
             event_id = self._ledger.record(entry, Status.DRY_RUN)
-            title = f"{_name(request)}: would {request.action.value}"
+            title = f"{_name(request)}: would repair: {request.action.words}"
             self._opens(request, incident, Severity.REPAIR, title, "; ".join(changes))
         return RepairOutcome(
             request=request,
@@ -164,7 +164,7 @@ class Recorder:
         incident = request.failure_incident
         news = self._is_news(incident)
         if news:
-            title = f"{_name(request)}: {request.action.value} failed"
+            title = f"{_name(request)}: repair failed: {request.action.words}"
             self._opens(request, incident, Severity.CRITICAL, title, reason)
         return RepairOutcome(
             request=request,

@@ -114,6 +114,7 @@ def run_batch(services: Services, lease: Lease, batch: Batch) -> BatchResult:
         interrupted=tuple(interrupted),
         due=tuple(open_incidents[name] for name in due),
         over=tuple(open_incidents[name] for name in ended),
+        approved=tuple(name for name in batch.approvals if name in open_incidents),
         live=batch.live,
         seconds=round(time.monotonic() - started, 3),
         writes=publisher.writes,

@@ -133,7 +133,7 @@ def _unobserved(tick: Tick, counts: Mapping[str, int], limit: int) -> tuple[Find
         Finding(
             incident=f"{Kind.UNOBSERVED.value}:{source}",
             severity=RULES[Kind.UNOBSERVED].message,
-            title=f"{source}: not seen for {limit} ticks",
+            title=f"{source.replace('_', ' ')}: not seen for {limit} ticks",
             text=f"{reason}. Nothing there is repaired until it can be read again.",
         )
         for source, reason in sorted(tick.unobserved.items())
