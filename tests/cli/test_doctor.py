@@ -193,7 +193,8 @@ def test_the_embedded_redis_is_not_asked_for_the_platforms_queues(doctor, platfo
     finally:
         short.unlink()
     assert status == 0
-    assert [finding["state"] for finding in found["ZLH_REDIS_URL"]] == ["off", "ok"]
+    assert [finding["state"] for finding in found["ZLH_REDIS_URL"]] == ["off"]
+    assert [finding["state"] for finding in found["embedded Redis"]] == ["ok"]
     assert "ZLH_BULLMQ_PREFIX" not in found
 
 

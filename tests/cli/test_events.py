@@ -46,5 +46,5 @@ def printed(**row) -> str:
 )
 def test_each_record_is_named_once(row, why):
     first, *rest = printed(**row).splitlines()
-    assert first.startswith("c434ce7f  11-01 09:30:00  5000 dns_republish")
-    assert " ".join(" ".join(rest).split()) == why
+    assert first.startswith("c434ce7f  2026-11-01 09:30:00 UTC  5000 dns_republish")
+    assert " ".join(" ".join(rest).split()) == f"by the controller: {why}"

@@ -39,7 +39,11 @@ def test_without_a_command_help_is_shown():
 
 @pytest.mark.parametrize(
     ("words", "completions"),
-    [("zlh re", ["repair", "revert", "resume"]), ("zlh repair dns", ["dns_republish"])],
+    [
+        ("zlh re", ["repair", "revert", "resume"]),
+        ("zlh repair dns", ["dns_republish"]),
+        ("zlh pause --surface vel", ["velocity"]),
+    ],
 )
 def test_the_shell_completes_commands_and_actions(words, completions):
     asked = {"_ZLH_COMPLETE": "complete_bash", "COMP_WORDS": words}

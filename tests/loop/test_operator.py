@@ -215,9 +215,9 @@ def test_the_ledger_is_readable_on_a_narrow_window(zlh, monkeypatch, sandbox):
     assert zlh("repair", "dns_republish", "--vmid", "5000").exit_code == 0
     monkeypatch.setattr(main, "_out", Console(highlight=False, soft_wrap=True, width=80))
     first, *rest = zlh("events").output.splitlines()
-    assert first.endswith("5000 dns_republish dry_run, by the operator")
+    assert first.endswith("UTC  5000 dns_republish dry_run")
     assert "".join(line.strip() for line in rest) == (
-        f"dns_republish asked for by hand; cloudflare SRV{SRV}"
+        f"by the operator: dns_republish asked for by hand; cloudflare SRV{SRV}"
     )
     assert all(len(line) <= 80 for line in (first, *rest))
 

@@ -152,10 +152,10 @@ def test_zlh_plan_repair_and_events_tell_the_same_story(stack):
     assert plan.returncode == 2
     assert "dns_republish" in plan.stdout
     dry = stack.run("zlh", "repair", "dns_republish", "--vmid", "5000")
-    assert "5000 dry_run: cloudflare SRV" in dry.stdout, dry.stderr
+    assert "5000 dry_run: would put back cloudflare SRV" in dry.stdout, dry.stderr
     assert stack.controller_writes() == []
     live = stack.run("zlh", "repair", "dns_republish", "--vmid", "5000", "--live")
-    assert "5000 succeeded: cloudflare SRV" in live.stdout, live.stderr
+    assert "5000 succeeded: put back cloudflare SRV" in live.stdout, live.stderr
     assert stack.controller_writes() == [("cloudflare", "POST")]
     events = stack.run("zlh", "events", "--json")
     assert '"status": "succeeded"' in events.stdout

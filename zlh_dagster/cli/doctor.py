@@ -8,7 +8,8 @@ from enum import Enum
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+
+from zlh_dagster.cli.text import hang
 
 
 class State(str, Enum):
@@ -73,9 +74,9 @@ def show(out: Console, findings: list[Finding], *, as_text: bool) -> int:
     for finding in findings:
         word = f"[{_STYLES[finding.state]}]{finding.state.value:7}[/]"
         got = finding.got.removeprefix(f"{finding.name}: ")
-        out.print(f"{word}  {finding.name:{wide}}  {escape(f'{finding.tried}: {got}')}")
+        hang(out, f"{word}  {finding.name:{wide}}  ", f"{finding.tried}: {got}")
         if finding.todo:
-            out.print(f"{'':9}{'':{wide}}  [bold]{escape(finding.todo)}[/]")
+            hang(out, f"{'':9}{'':{wide}}  ", finding.todo, style="bold")
     problems = sum(finding.state is State.PROBLEM for finding in findings)
     out.print(f"{problems} problems" if problems != 1 else "1 problem")
     return status

@@ -149,6 +149,7 @@ def _redis(services: Services) -> Iterable[Finding]:
         yield Finding(name, State.OFF, "read the settings", got)
         if not settings.socket("redis").exists():
             return
+        name = "embedded Redis"
     tried = "asked for its version and how it evicts"
     try:
         facts = server_facts(services.redis)

@@ -15,6 +15,7 @@ from typing import Any
 from zlh_dagster.cli.authority import Nameserver, NotAsked, srv_at
 from zlh_dagster.cli.health import look as look_at_health
 from zlh_dagster.cli.parts import Drill
+from zlh_dagster.cli.text import utc, wrapped
 from zlh_dagster.core.compare import compare
 from zlh_dagster.core.desired import desired_edge, guard_reason
 from zlh_dagster.core.guards import budget_refusal, row_of
@@ -31,6 +32,7 @@ WAIT_SECONDS = 240.0
 
 POLL_SECONDS = 2.0
 DNS_SECONDS = 60.0
+_WIDTH = 80
 
 
 class DrillRefused(Exception):
@@ -79,22 +81,30 @@ class Report:
     def markdown(self) -> str:
         """The report as it can be pasted into an issue."""
         wanted = self.target.wanted
-        rows = [f"| {at:.0f} s | {seen} |" for at, seen in self.steps]
+        deleted = f"SRV `{wanted.content}`, deleted at {utc(self.began)}"
+        steps = [f"- {at:.0f} s: {seen}" for at, seen in self.steps]
+        problems = [f"- {problem}" for problem in self.problems]
         verdict = "**not passed**" if self.problems else "**passed**"
         verdict = ", ".join((verdict, *(f"{what} not asked" for what in self.skipped)))
         return "\n".join(
             [
                 f"## Drill {Drill.CLOUDFLARE_SRV.value}, server {self.target.vmid}: {verdict}",
                 "",
-                f"`{wanted.name}` SRV `{wanted.content}`, deleted at {self.began:%Y-%m-%d %H:%M:%S}"
-                " UTC",
+                *wrapped(f"`{wanted.name}` {deleted}", _WIDTH),
                 "",
-                "| after | seen |",
-                "| --- | --- |",
-                *rows,
-                *(["", *(f"- {problem}" for problem in self.problems)] if self.problems else []),
+                "After the deletion:",
+                "",
+                *(line for step in steps for line in _item(step)),
+                *(["", "Problems:", ""] if problems else []),
+                *(line for problem in problems for line in _item(problem)),
             ]
         )
+
+
+def _item(text: str) -> list[str]:
+    """An item of a list, its further lines below the first."""
+    first, *more = wrapped(text, _WIDTH - 2)
+    return [first, *(f"  {line}" for line in more)]
 
 
 class _Breakable(Cloudflare):

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
+from zlh_dagster.cli.text import utc
+
 _INDENT = 10
 _STYLES = {"succeeded": "green", "failed": "red", "interrupted": "red", "refused": "yellow"}
 
@@ -27,10 +29,17 @@ def show(out: Console, events: Iterable[dict[str, Any]], *, as_text: bool) -> No
         style = _STYLES.get(row["status"], "cyan")
         subject = "" if row["vmid"] is None else f"{row['vmid']} "
         out.print(
-            f"{row['id'][:8]}  {row['createdAt']:%m-%d %H:%M:%S}  {subject}{row['action']}"
-            f" [{style}]{row['status']}[/{style}], by the {row['requestedBy']}"
+            f"{row['id'][:8]}  {utc(row['createdAt'])}  {subject}{row['action']}"
+            f" [{style}]{row['status']}[/{style}]"
         )
-        out.print(Padding(escape(_why(row)), (0, 0, 0, _INDENT), expand=False), soft_wrap=False)
+        out.print(
+            Padding(
+                escape(f"by the {row['requestedBy']}: {_why(row)}"),
+                (0, 0, 0, _INDENT),
+                expand=False,
+            ),
+            soft_wrap=False,
+        )
 
 
 def _why(row: dict[str, Any]) -> str:

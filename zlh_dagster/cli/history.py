@@ -7,8 +7,8 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from zlh_dagster.cli.text import hang
 from zlh_dagster.core.digest import Day, share_text
 from zlh_dagster.core.history import day_of
 from zlh_dagster.core.repair import Status
@@ -59,22 +59,21 @@ def show(out: Console, days: Mapping[date, Day], *, as_text: bool) -> None:
     if not days:
         out.print("no figures yet; the job `retention` keeps them every hour")
         return
+    headings = ("ticks", "drifts", *_HEADINGS.values(), "longest")
     # As narrow as a window of 80 columns.
-    table = Table(box=None, pad_edge=False)
-    table.add_column("day (UTC)", no_wrap=True)
-    for heading in ("ticks", "drifts", *_HEADINGS.values(), "longest"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("not always seen")
+    out.print("day (UTC)   " + "  ".join(headings))
     for day, figures in days.items():
-        table.add_row(
-            f"{day:%y-%m-%d}",
+        cells = (
             str(figures.ticks),
             str(figures.drifts),
             *(str(figures.statuses.get(status.value, 0)) for status in _HEADINGS),
             "-" if figures.longest is None else f"{figures.longest[0]:.1f} s",
-            _missed(figures.seen),
         )
-    out.print(table)
+        columns = (f"{cell:>{len(h)}}" for h, cell in zip(headings, cells, strict=True))
+        out.print(f"{day.isoformat()}  " + "  ".join(columns))
+        missed = _missed(figures.seen)
+        if missed:
+            hang(out, "            ", f"not always seen: {missed}")
 
 
 def _json(day: date, figures: Day) -> dict[str, Any]:
@@ -91,4 +90,4 @@ def _json(day: date, figures: Day) -> dict[str, Any]:
 def _missed(shares: Mapping[str, float]) -> str:
     """The sources that were missed at times; the others were seen whenever they were on."""
     missed = [f"{source} {share_text(share)}" for source, share in shares.items() if share < 1]
-    return ", ".join(missed) if shares else "-"
+    return ", ".join(missed)

@@ -101,8 +101,23 @@ def require_breaker(services: Services, name: str) -> None:
     raise BadRequest(f"{name}: known are {', '.join(surfaces)} and server:VMID")
 
 
-def pause(services: Services, scope: str, *, span: str | None, reason: str | None) -> str:
-    """Begins a pause, which always has a reason; returns what the operator is told.
+def reset(services: Services, name: str) -> dict[str, Any]:
+    """Closes a breaker; returns what came of it.
+
+    Raises:
+        BadRequest: If there can be none of that name.
+        RedisUnavailable: If Redis does not answer.
+    """
+    require_breaker(services, name)
+    was_open = services.gate.reset(name)
+    told = f"{name} is closed" if was_open else f"{name} was not open; its count begins anew"
+    return {"name": name, "was_open": was_open, "message": told}
+
+
+def pause(
+    services: Services, scope: str, *, span: str | None, reason: str | None
+) -> dict[str, Any]:
+    """Begins a pause, which always has a reason; returns what came of it.
 
     Raises:
         BadRequest: If the time cannot be read, or the platform has no such server.
@@ -125,15 +140,16 @@ def pause(services: Services, scope: str, *, span: str | None, reason: str | Non
     except RedisUnavailable:
         # Each tick and each repair run sets it before anything else, once Redis answers them.
         services.gate.keep(made)
-        return (
-            f"{told}. Redis does not answer here: kept in the database, it holds from the next tick"
+        told += (
+            ". Redis does not answer here: kept in the database, it holds from the next tick"
             " or repair run on; one under way may finish"
         )
-    return told
+        return {**made.to_json(), "scope": scope, "holds_now": False, "message": told}
+    return {**made.to_json(), "scope": scope, "holds_now": True, "message": told}
 
 
-def resume(services: Services, scope: str) -> str:
-    """Ends a pause; returns what the operator is told.
+def resume(services: Services, scope: str) -> dict[str, Any]:
+    """Ends a pause; returns what came of it.
 
     Raises:
         DatabaseError: If the database could not forget it; it goes on then.
@@ -148,11 +164,13 @@ def resume(services: Services, scope: str) -> str:
                 f"the database keeps no pause of {scope}, and whether Redis does is not known:"
                 f" {again}. {error}"
             ) from None
-        return (
+        told = (
             f"{scope}: the pause that the database kept is ended. Redis does not answer here: one"
             f" that was begun while it answered still holds; {again} to be sure"
         )
-    return f"{scope} goes on" if ended else f"nothing to resume: {scope} was not paused"
+        return {"scope": scope, "was_paused": True, "certain": False, "message": told}
+    told = f"{scope} goes on" if ended else f"nothing to resume: {scope} was not paused"
+    return {"scope": scope, "was_paused": ended, "certain": True, "message": told}
 
 
 def _how_redis(services: Services) -> str:
@@ -170,8 +188,8 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
-def approve(services: Services, incident: str) -> None:
-    """Lets the batch of one escalated mass drift through, once.
+def approve(services: Services, incident: str) -> dict[str, Any]:
+    """Lets the batch of one escalated mass drift through, once; returns what came of it.
 
     Raises:
         BadRequest: If that incident is not open, or is not one that can be approved.
@@ -184,6 +202,8 @@ def approve(services: Services, incident: str) -> None:
     if incident not in mass:
         raise BadRequest(f"{incident} needs no approval; approvable: {_listed(mass)}")
     services.gate.approve(incident)
+    told = f"{incident} is approved for the next tick that still shows it"
+    return {"incident": incident, "message": told}
 
 
 def _listed(names: list[str]) -> str:

@@ -7,32 +7,41 @@ import json
 import os
 import sys
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from zlh_dagster.cli.parts import Drill, Part, Repair
+from zlh_dagster.cli.parts import (
+    AsJson,
+    Drill,
+    Live,
+    OfServer,
+    OfSurface,
+    Part,
+    action_names,
+    known_action,
+)
 
 if TYPE_CHECKING:
     from zlh_dagster.resources.services import Services
     from zlh_dagster.resources.settings import Settings
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Live = Annotated[bool, typer.Option("--live", help="Write; else only record.")]
-OfSurface = Annotated[str | None, typer.Option("--surface", help="Only this surface.")]
-OfServer = Annotated[int | None, typer.Option("--vmid", help="Only this server.")]
 
 app = typer.Typer(
     name="zlh",
     help="The control loop of the hosting platform.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     add_completion=True,
 )
-db = typer.Typer(help="The tables that this project owns.", no_args_is_help=True)
+db = typer.Typer(
+    help="The tables that this project owns. Example: zlh db upgrade.", no_args_is_help=True
+)
 app.add_typer(db, name="db")
-breakers = typer.Typer(help="Breakers: what is kept from repair, and why.")
+breakers = typer.Typer(
+    help="Breakers: what is kept from repair, and why. Example: zlh breakers reset server:5000."
+)
 app.add_typer(breakers, name="breakers")
 
 # In a pipe or a file nothing is cut off at the width of a window.
@@ -44,6 +53,15 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 def say(text: str) -> None:
     """One line for the person who runs the command."""
     _out.print(f"zlh: {text}", markup=False)
+
+
+def _answer(*answers: dict[str, Any], as_json: bool) -> None:
+    """What a command did: each `message`, or all of it as JSON."""
+    for answer in answers:
+        if as_json:
+            _out.print_json(json.dumps(answer))
+        else:
+            say(answer["message"])
 
 
 def _settings() -> "Settings":
@@ -181,63 +199,62 @@ def plan(
 
 @app.command()
 def repair(
-    action: Annotated[Repair, typer.Argument(help="What to do.")],
+    action: Annotated[
+        str,
+        typer.Argument(help="What to do.", callback=known_action, autocompletion=action_names),
+    ],
     vmid: Annotated[int, typer.Option(help="The server.")],
     live: Live = False,
     operation: Annotated[
         str | None, typer.Option(help="Which operation, where the server has several.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """One repair by hand. Example: zlh repair edge_republish --vmid 5000 --live.
+
+    Actions: dns_republish, velocity_reregister, edge_republish, clear_stale_operation_lock,
+    fail_stuck_provisioning, stop_suspended_workload.
 
     Needs Redis for the lease: a zlh up that runs here, or ZLH_REDIS_URL.
     """
     from zlh_dagster.cli.holds import require_operation_action, require_server
+    from zlh_dagster.cli.repair import exit_status, perform
 
     if operation is not None:
-        require_operation_action(action.value)
+        require_operation_action(action)
     with _services() as services:
         require_server(services, vmid)
-        _run(services, vmid=vmid, action=action.value, live=live, target=operation)
+        done = perform(services, vmid=vmid, action=action, live=live, target=operation)
+        _answer(*done, as_json=as_json)
+    raise typer.Exit(exit_status(done))
 
 
 @app.command()
 def revert(
     event_id: Annotated[str, typer.Argument(help="A row of the ledger, see zlh events.")],
     live: Live = False,
+    as_json: AsJson = False,
 ) -> None:
     """Put back what a repair overwrote; pauses the server. Example: zlh revert 3f2a91c0."""
-    from zlh_dagster.cli.repair import event_named
+    from zlh_dagster.cli.repair import event_named, exit_status, perform
 
     with _services() as services:
         target = event_named(services, event_id)
-        _run(services, vmid=None, action="revert", live=live, target=target)
-
-
-def _run(
-    services: "Services", *, vmid: int | None, action: str, live: bool, target: str | None
-) -> None:
-    from zlh_dagster.cli.repair import repair as run_repair
-    from zlh_dagster.core.repair import Status
-
-    result = run_repair(services, vmid=vmid, action=action, live=live, target=target)
-    for outcome in result.outcomes:
-        what = "; ".join((*outcome.changes, outcome.reason)).strip("; ")
-        say(f"{outcome.name} {outcome.status.value if outcome.status else 'in step'}: {what}")
-    if result.with_status(Status.REFUSED):
-        raise typer.Exit(1)
+        done = perform(services, vmid=None, action="revert", live=live, target=target)
+        _answer(*done, as_json=as_json)
+    raise typer.Exit(exit_status(done))
 
 
 @app.command()
 def approve(
     incident: Annotated[str, typer.Argument(help="As the message names it.")],
+    as_json: AsJson = False,
 ) -> None:
     """Let one escalated mass drift be repaired once. Example: zlh approve mass_drift:cloudflare."""
     from zlh_dagster.cli.holds import approve as approve_incident
 
     with _services() as services:
-        approve_incident(services, incident)
-    say(f"{incident} is approved for the next tick that still shows it")
+        _answer(approve_incident(services, incident), as_json=as_json)
 
 
 @app.command()
@@ -246,6 +263,7 @@ def pause(
     reason: Annotated[str | None, typer.Option(help="Why.")] = None,
     surface: OfSurface = None,
     vmid: OfServer = None,
+    as_json: AsJson = False,
 ) -> None:
     """Stop repairs; observation goes on. Example: zlh pause --for 2h --reason "DNS move"."""
     from zlh_dagster.cli.holds import pause as begin
@@ -253,18 +271,18 @@ def pause(
 
     scope = scope_of(surface=surface, vmid=vmid)
     with _services() as services:
-        say(begin(services, scope, span=span, reason=reason))
+        _answer(begin(services, scope, span=span, reason=reason), as_json=as_json)
 
 
 @app.command()
-def resume(surface: OfSurface = None, vmid: OfServer = None) -> None:
+def resume(surface: OfSurface = None, vmid: OfServer = None, as_json: AsJson = False) -> None:
     """End a pause. Example: zlh resume --vmid 5000."""
     from zlh_dagster.cli.holds import resume as end
     from zlh_dagster.cli.holds import scope_of
 
     scope = scope_of(surface=surface, vmid=vmid)
     with _services() as services:
-        say(end(services, scope))
+        _answer(end(services, scope), as_json=as_json)
 
 
 @breakers.callback(invoke_without_command=True)
@@ -281,14 +299,13 @@ def list_breakers(context: typer.Context, as_json: AsJson = False) -> None:
 @breakers.command("reset")
 def reset_breaker(
     name: Annotated[str, typer.Argument(help="cloudflare, server:5000, ...")],
+    as_json: AsJson = False,
 ) -> None:
     """Close one breaker. Example: zlh breakers reset server:5000."""
-    from zlh_dagster.cli.holds import require_breaker
+    from zlh_dagster.cli.holds import reset
 
     with _services() as services:
-        require_breaker(services, name)
-        was_there = services.gate.reset(name)
-    say(f"{name} is closed" if was_there else f"{name} was not open; its count begins anew")
+        _answer(reset(services, name), as_json=as_json)
 
 
 @app.command()
@@ -328,9 +345,7 @@ def drill(
     no_dns: Annotated[bool, typer.Option("--no-dns", help="Ask no nameserver.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete a record of a disposable server, and see the loop put it back.
-
-    Example: zlh drill cloudflare-srv --vmid 5000 --yes
+    """Delete a disposable record and see it mended. Example: zlh drill cloudflare-srv --vmid 5000.
 
     Exit status: 0 when the loop repaired it and all of it was verified, at the zone's own
     nameservers too unless --no-dns; 1 otherwise.
@@ -356,16 +371,11 @@ def drill(
 
 
 @db.command("upgrade")
-def db_upgrade() -> None:
+def db_upgrade(as_json: AsJson = False) -> None:
     """Create or migrate the tables that this project owns. Example: zlh db upgrade."""
-    from zlh_dagster.resources.database import connect
-    from zlh_dagster.schema.upgrade import upgrade
+    from zlh_dagster.cli.tables import upgrade
 
-    engine = connect(_settings().database_url, create=True)
-    try:
-        say(f"the tables are at revision {upgrade(engine)}")
-    finally:
-        engine.dispose()
+    _answer(upgrade(_settings().database_url), as_json=as_json)
 
 
 def main() -> None:
@@ -375,6 +385,8 @@ def main() -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             raise
+        from zlh_dagster.cli.mistakes import explain, usage
+
         # Of its own errors for a command line that it cannot use typer exports a few alone.
         told = getattr(error, "format_message", None)
         text = explain(error) if told is None else usage(told(), getattr(error, "ctx", None))
@@ -382,33 +394,6 @@ def main() -> None:
             _err.print(f"zlh: {text}", markup=False)
         raise SystemExit(1) from None
     raise SystemExit(status or 0)
-
-
-def usage(message: str, context: typer.Context | None) -> str:
-    """One line for a command line that cannot be used; empty when help was shown instead."""
-    text = " ".join(message.replace("Value error, ", "").split()).rstrip(".")
-    command = context.command_path if context else "zlh"
-    return f"{text}. See {command} --help." if text else ""
-
-
-def explain(error: Exception) -> str:
-    """One line for an error, without secrets."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from zlh_dagster.resources.services import Services
-    from zlh_dagster.resources.settings import SettingsError, load_settings
-
-    if isinstance(error, SettingsError):
-        return f"settings: {error}"
-    if isinstance(error, SQLAlchemyError):
-        from zlh_dagster.resources.database import explain as explain_database
-
-        return explain_database(error)
-    text = " ".join(str(error).split()) or type(error).__name__
-    try:
-        return Services(load_settings()).redactor.text(text)
-    except SettingsError:
-        return text
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from zlh_dagster.cli.text import hang
 from zlh_dagster.core.rules import POLICY
 from zlh_dagster.resources.controller import Assessment, assess
 from zlh_dagster.resources.observe import observe_all
@@ -80,25 +80,23 @@ def show(out: Console, settings: Settings, assessment: Assessment, *, as_text: b
         out.print_json(json.dumps(plan))
         return status
     for source, reason in sorted(unobserved.items()):
-        out.print(f"not seen: {escape(source)}: {escape(reason)}", style="yellow")
+        hang(out, "[yellow]not seen:[/yellow] ", f"{source}: {reason}", style="yellow")
     if assessment.redis_lost:
-        out.print(escape(_without_redis(settings, assessment)), style="yellow")
+        hang(out, "", _without_redis(settings, assessment), style="yellow")
     if plan["repairs"]:
-        table = Table("server", "action", "because", title="would repair", title_justify="left")
+        out.print("would repair", style="bold")
         for repair in plan["repairs"]:
-            server = str(repair["vmid"] or repair["target"])
-            table.add_row(server, repair["action"], escape(repair["reason"]))
-        out.print(table)
+            server = repair["vmid"] or repair["target"]
+            hang(out, f"  {escape(str(server))}  {repair['action']}  ", repair["reason"])
     if plan["kept_back"]:
-        table = Table("server", "action", "why not", title="kept back", title_justify="left")
+        out.print("kept back", style="bold")
         for kept in plan["kept_back"]:
-            table.add_row(str(kept["vmid"] or "-"), kept["action"], escape(kept["message"]))
-        out.print(table)
+            hang(out, f"  {kept['vmid'] or '-'}  {kept['action']}  ", kept["message"])
     if plan["findings"]:
-        table = Table("finding", "why", title="would tell, not repair", title_justify="left")
+        out.print("would tell, not repair", style="bold")
         for finding in plan["findings"]:
-            table.add_row(escape(finding["title"]), escape(finding["text"]))
-        out.print(table)
+            hang(out, "  ", finding["title"])
+            hang(out, "    ", finding["text"])
     out.print(_summary(plan, status))
     return status
 
@@ -136,14 +134,9 @@ def show_policy(out: Console, *, as_text: bool) -> None:
     if not as_text:
         out.print_json(json.dumps(policy()))
         return
-    table = Table("it finds", "level", "action", "only when", "channel", "what it does")
     for rule in policy():
-        table.add_row(
-            rule["found"],
-            str(rule["level"]),
-            rule["action"] or "-",
-            rule["guards"],
-            rule["message"],
-            rule["does"],
-        )
-    out.print(table)
+        hang(out, f"[bold]{rule['kind']}[/bold]  ", rule["found"])
+        hang(out, "  action     ", f"{rule['action'] or '-'}, level {rule['level']}")
+        hang(out, "  only when  ", rule["guards"])
+        hang(out, "  channel    ", rule["message"])
+        hang(out, "  does       ", rule["does"])

@@ -1,10 +1,13 @@
 """`zlh repair`: one repair by hand, through the same job, guards, lease and ledger."""
 
 import os
+from typing import Any
 
 import dagster as dg
 
 from zlh_dagster.cli.home import prepare_home
+from zlh_dagster.core.messages import verb
+from zlh_dagster.core.repair import RepairOutcome, Status
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.definitions import build
 from zlh_dagster.hooks.discord import REQUESTED_BY_TAG
@@ -29,6 +32,26 @@ def event_named(services: Services, event_id: str) -> str:
         return found[0]
     several = "several rows begin so, give more of it" if found else "no row begins so"
     raise RepairFailed(f"{event_id}: {several}; zlh events --json lists them")
+
+
+def _answer(outcome: RepairOutcome) -> dict[str, Any]:
+    """What came of a repair, as `--json` prints it and in words."""
+    status = outcome.status.value if outcome.status else "in_step"
+    done = verb(outcome.status)
+    told = [f"{done} {'; '.join(outcome.changes)}".strip()] if outcome.changes else []
+    if outcome.reason:
+        told.append(outcome.reason)
+    return {
+        "vmid": outcome.vmid,
+        "action": outcome.action.value,
+        "target": outcome.request.target,
+        "status": status,
+        "code": outcome.code or None,
+        "reason": outcome.reason,
+        "changes": list(outcome.changes),
+        "event_id": outcome.event_id,
+        "message": f"{outcome.name} {status.replace('in_step', 'in step')}: {'; '.join(told)}",
+    }
 
 
 def repair(
@@ -88,3 +111,20 @@ def _output(result: dg.ExecuteInProcessResult, node: str, name: str) -> str | No
         if event.is_successful_output and event.step_output_data.output_name == name:
             return str(result.output_for_node(node, name))
     return None
+
+
+def perform(
+    services: Services, *, vmid: int | None, action: str, live: bool, target: str | None
+) -> list[dict[str, Any]]:
+    """The same, as answers for the operator; a command that asks for one repair gets one.
+
+    Raises:
+        RepairFailed: As :func:`repair`.
+    """
+    result = repair(services, vmid=vmid, action=action, live=live, target=target)
+    return [_answer(outcome) for outcome in result.outcomes]
+
+
+def exit_status(answers: list[dict[str, Any]]) -> int:
+    """1 when one was refused."""
+    return int(any(answer["status"] == Status.REFUSED.value for answer in answers))

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from zlh_dagster.cli.holds import breakers
+from zlh_dagster.cli.text import hang, utc
 from zlh_dagster.core import times
 from zlh_dagster.core.holds import Pause
 from zlh_dagster.core.policy import SOURCE_OF
@@ -96,6 +98,8 @@ def show(out: Console, status: dict[str, Any], *, as_text: bool) -> None:
         out.print_json(json.dumps(status))
         return
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     age = status["last_tick_age_seconds"]
     table.add_row("mode", status["mode"])
     table.add_row("last tick", "none yet" if age is None else f"{age:.0f} s ago")
@@ -121,8 +125,9 @@ def show(out: Console, status: dict[str, Any], *, as_text: bool) -> None:
         lasted = times.words(time.time() - incident["opened_at"])
         table.add_row("", escape(f"{incident['title']}, for {lasted} ({incident['name']})"))
     for event in status["last_repairs"]:
-        text = f"{event['at'][:19]} {event['vmid']} {event['action']} {event['status']}"
+        at = datetime.fromisoformat(event["at"])
+        text = f"{utc(at)}  {event['vmid']} {event['action']} {event['status']}"
         table.add_row("repair", escape(text))
     out.print(table)
     for problem in status["problems"]:
-        out.print(f"problem: {escape(problem)}", style="yellow")
+        hang(out, "[yellow]problem:[/yellow] ", problem, style="yellow")

@@ -6,7 +6,7 @@ tail. Text that customers choose cannot mention anybody and cannot format anythi
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.repair import Finding, RepairOutcome, Status
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.core.rules import Severity
+from zlh_dagster.core.titles import ORDER, title_of
 
 _TITLE, _DESCRIPTION, _FIELD_NAME, _FIELD, _FOOTER = 256, 4096, 256, 1024, 2048
 _TOTAL = 6000
@@ -53,7 +54,6 @@ _TOLD = (Status.FAILED, Status.REFUSED, Status.SUCCEEDED, Status.DRY_RUN)
 """Outcomes that are told, the worst first."""
 
 _WITH_REASON = (Status.FAILED, Status.REFUSED)
-_ORDER = (Severity.CRITICAL, Severity.WARNING, Severity.REPAIR, Severity.INFO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,11 @@ class Sent:
         return Sent(message, incidents)
 
 
+def verb(status: Status | None) -> str:
+    """What was done to the changes of an outcome."""
+    return _VERBS.get(status, "")
+
+
 def shorten(text: str, limit: int) -> str:
     """``text`` in at most ``limit`` characters, head and tail kept."""
     if len(text) <= limit:
@@ -225,8 +230,8 @@ def batch_message(
         lines.append(f"An earlier run ended in the middle of {n} repair(s); the ledger says which.")
     nothing_else = not (news or result.findings or result.due or result.interrupted)
     return Message(
-        severity=min(severities, key=lambda s: (s not in channels, _ORDER.index(s))),
-        title=_title(by_status, result),
+        severity=min(severities, key=lambda s: (s not in channels, ORDER.index(s))),
+        title=title_of(result, by_status),
         lines=tuple(lines),
         footer=f"run {run_id[:8]} · {requested_by} · {result.seconds:.1f} s",
         good=nothing_else,
@@ -241,7 +246,7 @@ def _topics(
     """What asks for the operator, the worst first."""
     asked = [
         *(s.value for s in _WITH_REASON if by_status[s]),
-        *(f.kind for f in sorted(result.findings, key=lambda f: _ORDER.index(f.severity))),
+        *(f.kind for f in sorted(result.findings, key=lambda f: ORDER.index(f.severity))),
         *(i.kind for i in result.due),
         *(["interrupted"] if result.interrupted else []),
     ]
@@ -270,74 +275,6 @@ def run_failed(*, job: str, run_id: str, error: str) -> Message:
     )
 
 
-def _title(by_status: dict[Status, list[RepairOutcome]], result: BatchResult) -> str:
-    """The worst first: of a long title a phone shows the beginning."""
-    refused, repaired = by_status[Status.REFUSED], by_status[Status.SUCCEEDED]
-    asked_for = _counted(repaired, "Repaired", "servers repaired")
-    ended = [name for name in result.approved if _touched(name, repaired)]
-    if ended:
-        asked_for += f", the approved {' and '.join(_in_words(name) for name in ended)}"
-    # What this run itself has mended is told as that, and not once more as over.
-    done = {name for outcome in repaired for name in outcome.request.incidents}
-    over = [incident for incident in result.over if incident.name not in done]
-    parts = [
-        (
-            Severity.CRITICAL,
-            _counted(by_status[Status.FAILED], "Repair failed", "repairs failed"),
-        ),
-        (
-            Severity.CRITICAL if any(o.escalated for o in refused) else Severity.WARNING,
-            _counted(refused, "Repair refused", "repairs refused"),
-        ),
-        (_worst(result.findings), _titled(result.findings, "", "findings")),
-        (_worst(result.due), _titled(result.due, "Still open: ", "incidents still open")),
-        (Severity.REPAIR, asked_for),
-        (
-            Severity.REPAIR,
-            _counted(
-                by_status[Status.DRY_RUN],
-                "Dry run: would repair",
-                "servers would be repaired, dry run",
-            ),
-        ),
-    ]
-    told = [text for _, text in sorted(parts, key=lambda part: _ORDER.index(part[0])) if text]
-    ends = _titled(over, "Over: ", "incidents over")
-    return "; ".join((*told, ends) if ends else told) or "An earlier repair was interrupted"
-
-
-def _worst(items: Sequence[Finding | Incident]) -> Severity:
-    return min((item.severity for item in items), key=_ORDER.index, default=Severity.INFO)
-
-
-def _titled(items: Sequence[Finding | Incident], one: str, many: str) -> str:
-    if not items:
-        return ""
-    return f"{one}{items[0].title}" if len(items) == 1 else f"{len(items)} {many}"
-
-
-def _touched(incident: str, repaired: Sequence[RepairOutcome]) -> bool:
-    """Whether a repair was made on the surface that an incident is named after."""
-    surface = incident.partition(":")[2]
-    return any(surface == s.value for outcome in repaired for s in outcome.request.covers)
-
-
-def _in_words(incident: str) -> str:
-    """``mass drift of cloudflare``."""
-    kind, _, what = incident.partition(":")
-    return f"{kind.replace('_', ' ')} of {what}"
-
-
-def _counted(outcomes: list[RepairOutcome], one: str, many: str) -> str:
-    if not outcomes:
-        return ""
-    return f"{one} {_who(outcomes[0])}" if len(outcomes) == 1 else f"{len(outcomes)} {many}"
-
-
-def _who(outcome: RepairOutcome) -> str:
-    return f"server {outcome.vmid}" if outcome.vmid is not None else outcome.name
-
-
 def _outcome_lines(outcomes: tuple[RepairOutcome, ...]) -> list[str]:
     """A line for each of a few repairs; for many, a line for each thing that was done."""
     if len(outcomes) > _SINGLY:
@@ -355,7 +292,7 @@ def _outcome_lines(outcomes: tuple[RepairOutcome, ...]) -> list[str]:
 def _outcome_line(outcome: RepairOutcome) -> str:
     what = outcome.reason
     if outcome.changes:
-        what = f"{_VERBS.get(outcome.status, '')} {'; '.join(outcome.changes)}".strip()
+        what = f"{verb(outcome.status)} {'; '.join(outcome.changes)}".strip()
     line = f"{outcome.name} {outcome.action.value}: {shorten(what, 300)}"
     if outcome.status in _WITH_REASON and outcome.changes and outcome.reason:
         line += f" - {shorten(outcome.reason, 300)}"
@@ -383,7 +320,7 @@ def _finding_lines(findings: tuple[Finding, ...]) -> list[str]:
         return [shorten(findings[0].text, 1500)]
     kinds: dict[str, list[Finding]] = {}
     # The worst first: what is cut off at the end is the least.
-    for finding in sorted(findings, key=lambda f: _ORDER.index(f.severity)):
+    for finding in sorted(findings, key=lambda f: ORDER.index(f.severity)):
         kinds.setdefault(finding.kind, []).append(finding)
     lines = []
     for kind, several in kinds.items():

@@ -1,0 +1,87 @@
+"""Titles of messages: the worst first, for of a long one a phone shows the beginning.
+
+They have none of the characters that are escaped for Discord: a notification shows the backslash.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from zlh_dagster.core.incidents import Incident
+from zlh_dagster.core.repair import Finding, RepairOutcome, Status
+from zlh_dagster.core.result import BatchResult
+from zlh_dagster.core.rules import Severity
+
+ORDER = (Severity.CRITICAL, Severity.WARNING, Severity.REPAIR, Severity.INFO)
+"""Severities, the worst first."""
+
+
+def title_of(result: BatchResult, news: Mapping[Status, Sequence[RepairOutcome]]) -> str:
+    """The title of what a repair run tells.
+
+    Args:
+        result: What it did.
+        news: Those of its outcomes that are told, by status.
+    """
+    refused, repaired = news[Status.REFUSED], news[Status.SUCCEEDED]
+    asked_for = _counted(repaired, "Repaired", "servers repaired")
+    ended = [name for name in result.approved if _touched(name, repaired)]
+    if ended:
+        asked_for += f", the approved {' and '.join(_in_words(name) for name in ended)}"
+    # What this run itself has mended is told as that, and not once more as over.
+    done = {name for outcome in repaired for name in outcome.request.incidents}
+    over = [incident for incident in result.over if incident.name not in done]
+    parts = [
+        (
+            Severity.CRITICAL,
+            _counted(news[Status.FAILED], "Repair failed", "repairs failed"),
+        ),
+        (
+            Severity.CRITICAL if any(o.escalated for o in refused) else Severity.WARNING,
+            _counted(refused, "Repair refused", "repairs refused"),
+        ),
+        (_worst(result.findings), _titled(result.findings, "", "findings")),
+        (_worst(result.due), _titled(result.due, "Still open: ", "incidents still open")),
+        (Severity.REPAIR, asked_for),
+        (
+            Severity.REPAIR,
+            _counted(
+                news[Status.DRY_RUN],
+                "Dry run: would repair",
+                "servers would be repaired, dry run",
+            ),
+        ),
+    ]
+    told = [text for _, text in sorted(parts, key=lambda part: ORDER.index(part[0])) if text]
+    ends = _titled(over, "Over: ", "incidents over")
+    return "; ".join((*told, ends) if ends else told) or "An earlier repair was interrupted"
+
+
+def _worst(items: Sequence[Finding | Incident]) -> Severity:
+    return min((item.severity for item in items), key=ORDER.index, default=Severity.INFO)
+
+
+def _titled(items: Sequence[Finding | Incident], one: str, many: str) -> str:
+    if not items:
+        return ""
+    return f"{one}{items[0].title}" if len(items) == 1 else f"{len(items)} {many}"
+
+
+def _touched(incident: str, repaired: Sequence[RepairOutcome]) -> bool:
+    """Whether a repair was made on the surface that an incident is named after."""
+    surface = incident.partition(":")[2]
+    return any(surface == s.value for outcome in repaired for s in outcome.request.covers)
+
+
+def _in_words(incident: str) -> str:
+    """``mass drift of cloudflare``."""
+    kind, _, what = incident.partition(":")
+    return f"{kind.replace('_', ' ')} of {what}"
+
+
+def _counted(outcomes: Sequence[RepairOutcome], one: str, many: str) -> str:
+    if not outcomes:
+        return ""
+    return f"{one} {_who(outcomes[0])}" if len(outcomes) == 1 else f"{len(outcomes)} {many}"
+
+
+def _who(outcome: RepairOutcome) -> str:
+    return f"server {outcome.vmid}" if outcome.vmid is not None else outcome.name
