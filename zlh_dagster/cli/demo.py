@@ -75,14 +75,7 @@ def _demo(stack: contextlib.ExitStack, *, once: bool) -> int:
     )
     state = json.loads(_wait("the sandbox", 60, lambda: _text(state_file), home))
     web = _free_port(3000)
-    environment = {
-        **_without_settings(),
-        **state["environment"],
-        "ZLH_DATABASE_URL": database,
-        "DAGSTER_HOME": str(home),
-        "ZLH_REPAIR_MODE": "live",
-        "ZLH_WEB_PORT": str(web),
-    }
+    environment = settings_of(home, database=database, sandbox=state["environment"], web=web)
     _write_env(home / ".env", environment)
     zlh = ["-m", "zlh_dagster.cli.main"]
     subprocess.run(
@@ -131,6 +124,19 @@ def _demo(stack: contextlib.ExitStack, *, once: bool) -> int:
     _out.print(f"  cd {home} && ../.venv/bin/zlh events   # zlh, on this demo\n", soft_wrap=True)
     _follow(sandbox)
     return 0
+
+
+def settings_of(home: Path, *, database: str, sandbox: dict[str, str], web: int) -> dict[str, str]:
+    """The environment of the demo's controller."""
+    return {
+        **_without_settings(),
+        **sandbox,
+        "ZLH_DATABASE_URL": database,
+        "DAGSTER_HOME": str(home),
+        "ZLH_REPAIR_MODE": "live",
+        "ZLH_WEB_PORT": str(web),
+        "ZLH_WEB_URL": f"http://127.0.0.1:{web}",
+    }
 
 
 def _write_env(path: Path, environment: dict[str, str]) -> None:
