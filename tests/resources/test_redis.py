@@ -15,7 +15,9 @@ from zlh_dagster.resources.redis import (
     connect,
     embedded_command,
     server_program,
+    why,
 )
+from zlh_dagster.resources.table import RedisTable
 
 
 def test_a_command_to_a_server_that_hangs_fails_within_its_time_out():
@@ -94,3 +96,28 @@ def test_clients_do_not_repeat_commands_by_themselves(redis_url):
         assert client.get_retry()._retries == 0
         assert client.set("zlh:x", "text")
         assert client.get("zlh:x") == "text", "answers are text, not bytes"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("unix:///nonexistent/redis.sock", "no such file or directory"),
+        ("redis://127.0.0.1:1", "connection refused"),
+    ],
+)
+def test_what_keeps_redis_away_is_said_in_words(url, words):
+    with connect(url) as client, pytest.raises(RedisUnavailable, match=rf"reached \({words}\)"):
+        RedisTable(client, "key", "things").all()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (redis.TimeoutError("x"), "no answer in time"),
+        (redis.AuthenticationError("x"), "it did not take the password"),
+        (redis.ConnectionError("x"), "the connection was lost"),
+        (redis.ResponseError("x"), "it answered with an error"),
+    ],
+)
+def test_no_failure_is_told_by_the_name_of_a_class(error, words):
+    assert why(error) == words

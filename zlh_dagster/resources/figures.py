@@ -11,7 +11,7 @@ import redis
 
 from zlh_dagster.core.digest import DRIFTS, ON, SEEN, TICKS
 from zlh_dagster.core.judge import Tick
-from zlh_dagster.resources.redis import RedisUnavailable
+from zlh_dagster.resources.redis import RedisUnavailable, why
 
 HOUR, DRIFTING = "zlh:hour:", "zlh:drifting"
 KEPT_SECONDS = 40 * 86_400
@@ -86,4 +86,4 @@ def _marks(drift: pd.DataFrame) -> set[str]:
 
 
 def _unavailable(error: redis.RedisError) -> RedisUnavailable:
-    return RedisUnavailable(f"Redis cannot be reached ({type(error).__name__})")
+    return RedisUnavailable(f"Redis cannot be reached ({why(error)})")

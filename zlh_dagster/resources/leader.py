@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from zlh_dagster.resources.redis import RedisUnavailable
+from zlh_dagster.resources.redis import RedisUnavailable, why
 
 KEY = "zlh:leader"
 _IDENTITY = "deployment-id"
@@ -166,6 +166,4 @@ def _read(held: str) -> Leader:
 
 
 def _unavailable(error: redis.RedisError) -> RedisUnavailable:
-    return RedisUnavailable(
-        f"Redis cannot be reached ({type(error).__name__}): who leads is not known"
-    )
+    return RedisUnavailable(f"Redis cannot be reached ({why(error)}): who leads is not known")

@@ -19,7 +19,7 @@ from typing import Any
 
 import redis
 
-from zlh_dagster.resources.redis import RedisUnavailable
+from zlh_dagster.resources.redis import RedisUnavailable, why
 
 KEY = "zlh:lease"
 FENCE_KEY = "zlh:fence"
@@ -255,6 +255,6 @@ def holder(client: "redis.Redis") -> Holder | None:
 
 def _unavailable(error: redis.RedisError) -> str:
     return (
-        f"Redis cannot be reached ({type(error).__name__}): start `zlh up`, or set ZLH_REDIS_URL"
+        f"Redis cannot be reached ({why(error)}): start `zlh up`, or set ZLH_REDIS_URL"
         " to the Redis of the platform"
     )

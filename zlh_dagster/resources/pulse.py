@@ -6,7 +6,7 @@ import httpx
 import redis
 
 from zlh_dagster.resources.bounded import bounded_client, within
-from zlh_dagster.resources.redis import RedisUnavailable
+from zlh_dagster.resources.redis import RedisUnavailable, why
 
 KEY = "zlh:good_tick:"
 TIMEOUT = 2.0
@@ -76,5 +76,5 @@ def call_heartbeat(url: str, *, transport: httpx.BaseTransport | None = None) ->
 
 def _unavailable(error: redis.RedisError) -> RedisUnavailable:
     return RedisUnavailable(
-        f"Redis cannot be reached ({type(error).__name__}): when the last good tick was is unknown"
+        f"Redis cannot be reached ({why(error)}): when the last good tick was is unknown"
     )

@@ -6,7 +6,9 @@ on a Unix socket only, readable by its owner.
 
 import importlib.resources
 import importlib.util
+import os
 import shutil
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,24 @@ def connect(url: str) -> "redis.Redis":
     )
 
 
+def why(error: BaseException) -> str:
+    """Why Redis did not answer, in words: ``connection refused``, ``no such file or directory``."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return "its name is not known here"
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno).lower()
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, redis.TimeoutError):
+        return "no answer in time"
+    if isinstance(error, redis.AuthenticationError):
+        return "it did not take the password"
+    if isinstance(error, redis.ConnectionError):
+        return "the connection was lost"
+    return "it answered with an error"
+
+
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
     """What a server says of itself: its version and what it does when its memory is full."""
@@ -56,7 +76,7 @@ def server_facts(client: "redis.Redis") -> ServerFacts:
         said = client.info()
         return ServerFacts(str(said["redis_version"]), str(said["maxmemory_policy"]))
     except (redis.RedisError, KeyError) as error:
-        raise RedisUnavailable(f"Redis does not answer: {type(error).__name__}") from None
+        raise RedisUnavailable(f"Redis does not answer: {why(error)}") from None
 
 
 def answers(url: str) -> bool:
@@ -93,14 +113,14 @@ def embedded_command(settings: Settings) -> list[str]:
     Raises:
         RedisUnavailable: If there is no server program.
     """
-    socket = settings.socket("redis")
-    socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = settings.socket("redis")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     data = settings.home / "redis"
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     return [
         server_program(),
         *("--port", "0"),
-        *("--unixsocket", str(socket)),
+        *("--unixsocket", str(path)),
         *("--unixsocketperm", "700"),
         *("--dir", str(data)),
         *("--logfile", str(data / "redis.log")),

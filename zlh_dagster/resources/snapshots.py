@@ -89,7 +89,7 @@ class SnapshotStore:
             )
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
             raise SnapshotMissing(
-                f"no snapshot of {source} at tick {tick} ({type(error).__name__})"
+                f"no snapshot of {source} at tick {tick} that can be read"
             ) from error
 
     def newest_first(self) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import redis
 
-from zlh_dagster.resources.redis import RedisUnavailable
+from zlh_dagster.resources.redis import RedisUnavailable, why
 
 _T = TypeVar("_T")
 _PUT_KNOWN = """
@@ -91,7 +91,7 @@ class RedisTable:
             return command()
         except redis.RedisError as error:
             raise RedisUnavailable(
-                f"Redis cannot be reached ({type(error).__name__}): {self._what} are not known"
+                f"Redis cannot be reached ({why(error)}): {self._what} are not known"
             ) from error
 
 
