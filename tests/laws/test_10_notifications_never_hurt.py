@@ -234,7 +234,9 @@ def test_notifications_a_failing_repair_is_told_once_and_its_end_too(loop, sandb
     loop.minute()
     assert len(titles(sandbox)) == 2
     assert "Repaired server 5000" in titles(sandbox)[-1]
-    assert "Over" in titles(sandbox)[-1]
+    told = sandbox.edge.discord.inbox()[-1].payload["embeds"][0]["description"]
+    assert "Over after" in told
+    assert "repair failed: velocity reregister" in told
 
 
 def test_notifications_a_thousand_new_findings_fit_into_one_message(loop, sandbox, platform):
