@@ -11,7 +11,7 @@ import pandas as pd
 from zlh_dagster.core.desired import DESIRED_COLUMNS, EdgeConfig
 from zlh_dagster.core.fleet import agents_frame, containers_frame, operations_frame
 from zlh_dagster.core.judge import Tick
-from zlh_dagster.core.model import DNS_SURFACES, RECORD_COLUMNS, Surface, records_frame
+from zlh_dagster.core.model import DNS_SURFACES, RECORD_COLUMNS, UNREADABLE, Surface, records_frame
 from zlh_dagster.core.policy import AGENTS, CONTAINERS, OPERATIONS, PAYLOADS, SOURCE_OF
 from zlh_dagster.core.snapshot import Outcome, Snapshot
 from zlh_dagster.resources.observe import DESIRED_EDGE
@@ -169,6 +169,7 @@ def _payloads(servers: int) -> pd.DataFrame:
         "lifecycle": "active",
         "billingStatus": "active",
         "maintenanceReason": None,
+        UNREADABLE: None,
         "lastBackupAt": _NOW.isoformat(),
         "backupEveryHours": 24,
         "createdAt": "2029-01-01T00:00:00.000000+00:00",
