@@ -69,7 +69,7 @@ def test_notifications_a_fault_that_is_mended_in_part_stays_one_incident(loop, s
     sandbox.edge.faults.switch_off("cloudflare")
     for _ in range(3):
         loop.minute()
-    assert titles(sandbox)[-1] == "Over: Server 5000: edge\\_republish failed"
+    assert titles(sandbox)[-1] == "Over: Server 5000: repair failed: edge republish"
     assert sandbox.edge.discord.inbox()[0].current()["embeds"][0]["title"].startswith("Over")
 
 

@@ -49,7 +49,7 @@ def test_another_server_is_repaired_in_the_same_tick_and_the_bad_row_is_told_onc
     assert len(sandbox.edge.cloudflare.named("mc-5000.example.gg")) == 1
     assert sandbox.edge.cloudflare.named("mc-5001.example.gg") == []
     assert len(writes(sandbox)) == 1
-    assert titles(sandbox) == ["Repaired server 5000; Server 5001: its row cannot be used"]
+    assert titles(sandbox) == ["Server 5001: its row cannot be used; Repaired server 5000"]
 
 
 def test_a_row_that_goes_bad_between_tick_and_repair_is_refused(loop, sandbox, db):

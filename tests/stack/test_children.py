@@ -6,11 +6,12 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from queue import SimpleQueue
 
 import pytest
 
 from tests.stack.stack import until
-from zlh_dagster.cli.children import Child
+from zlh_dagster.cli.children import PATIENCE, Child
 from zlh_dagster.cli.home import environment_of
 from zlh_dagster.cli.up import _watch
 from zlh_dagster.resources.settings import load_settings
@@ -28,12 +29,12 @@ def child(tmp_path):
 
 @contextmanager
 def watched(children, say, set_back=lambda: None):
-    done = threading.Event()
-    options = {"set_back": set_back}
+    done, hanging = threading.Event(), SimpleQueue()
+    options = {"set_back": set_back, "hanging": hanging}
     watching = threading.Thread(target=_watch, args=(children, done.is_set, say), kwargs=options)
     watching.start()
     try:
-        yield
+        yield hanging
     finally:
         done.set()
         watching.join()
@@ -67,6 +68,20 @@ def test_a_child_that_ends_by_itself_is_started_again(child):
             )
     assert len(said) == 2
     assert all("starting it again" in text for text in said)
+
+
+def test_a_child_that_hangs_is_started_again(child):
+    said = []
+    with watched([child], said.append) as hanging:
+        first = child.process.pid
+        os.kill(first, signal.SIGSTOP)
+        hanging.put([child])
+        until(
+            lambda: child.alive() and child.process.pid != first,
+            seconds=PATIENCE + 20,
+            what="the child",
+        )
+    assert said == [f"starting again what may hang: {child.name}"]
 
 
 def test_children_get_every_setting_and_a_directory_without_anybodys_env_file(

@@ -69,7 +69,13 @@ def run(settings: Settings, *, web: bool, say: Callable[[str], None]) -> int:
         if not stopping():
             say(_greeting(settings, web=web))
         with _watched(settings, children, say) as hanging:
-            _watch(children, stopping, hanging, say, settings)
+            _watch(
+                children,
+                stopping,
+                say,
+                hanging=hanging,
+                set_back=lambda: _set_back(settings, children, say),
+            )
     finally:
         for child in reversed(children):
             child.stop()
@@ -163,10 +169,11 @@ def _children(settings: Settings, *, web: bool) -> list[Child]:
 
 def _watch(
     children: list[Child],
-    stopping: "_Stopping",
-    hanging: "SimpleQueue[list[Child]]",
+    stopping: Callable[[], bool],
     say: Callable[[str], None],
-    settings: Settings,
+    *,
+    hanging: "SimpleQueue[list[Child]]",
+    set_back: Callable[[], None],
 ) -> None:
     """Restarts what ends by itself, and what may hang or wait for an old clock, until the end."""
     due: dict[str, float] = {}
@@ -174,7 +181,7 @@ def _watch(
     while not stopping():
         ahead, began = began, time.time() - time.monotonic()
         if ahead - began > AHEAD_SECONDS:
-            _set_back(settings, children, say)
+            set_back()
         with suppress(Empty):
             _start_again(hanging.get_nowait(), say)
         for child in children:
