@@ -416,12 +416,20 @@ def test_a_server_that_is_being_restored_is_not_stopped(stopping, sandbox, db, s
     assert (event["status"], event["error"]["code"]) == ("refused", "operation_open")
 
 
-def test_while_the_queues_cannot_be_read_nobody_is_stopped(stopping, sandbox, db, suspended):
-    running(db, stopping.services.redis, state="active", type="restore", queue="no-such-queue")
+@pytest.mark.parametrize(
+    ("queue", "lost", "code"),
+    [("no-such-queue", False, "operation_open"), ("operation", True, "unobserved")],
+)
+def test_while_a_queue_cannot_be_read_nobody_is_stopped(
+    stopping, sandbox, db, suspended, queue, lost, code
+):
+    running(db, stopping.services.redis, state="active", type="restore", queue=queue)
+    if lost:
+        stopping.services.redis.flushall()
     stopping.by_hand((5000, "stop_suspended_workload"))
     assert writes(sandbox, "agents") == []
     [event] = stopping.services.ledger.events()
-    assert (event["status"], event["error"]["code"]) == ("refused", "unobserved")
+    assert (event["status"], event["error"]["code"]) == ("refused", code)
 
 
 def test_a_pause_between_look_and_stop_stops_nothing(stopping, sandbox, suspended, monkeypatch):

@@ -240,7 +240,7 @@ def test_a_drill_is_passed(live):
     assert (newest["action"], newest["status"]) == ("dns_republish", "succeeded")
 
 
-@deployments(SHIPPED, OTHER)
+@deployments(SHIPPED)
 @pytest.mark.timeout(500)
 def test_no_secret_stands_anywhere_after_everything_has_failed(live):
     """In several manners; then logs, files, databases, Redis, Discord and the web."""

@@ -142,7 +142,7 @@ def test_one_process_of_the_worker_is_killed_in_the_middle_of_a_tick(stack):
     os.kill(pid_of(stack, run_id), signal.SIGKILL)
     assert ends(stack, "observe", run_id) == "FAILURE"
     stack.sandbox.edge.faults.clear()
-    until(lambda: len(children_of(worker)) == family, seconds=30, what="another process")
+    until(lambda: len(children_of(worker)) == family, seconds=GOES_ON, what="another process")
     assert pid_of(stack, WORKER) == worker
 
 
