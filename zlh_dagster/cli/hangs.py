@@ -38,7 +38,9 @@ def serves_code(socket: str) -> bool:
     """Whether the code server at a Unix socket answers the opening of a gRPC connection."""
     import grpc
 
-    with grpc.insecure_channel(f"unix:{socket}") as channel:
+    # Not over a connection that an earlier question has left open.
+    alone = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(f"unix:{socket}", options=alone) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=_ANSWER_SECONDS)
         except grpc.FutureTimeoutError:
