@@ -21,6 +21,7 @@ from zlh_dagster.core.times import words
 from zlh_dagster.resources.leader import has_run
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
+from zlh_dagster.runs.locks import locked
 
 STALL_SECONDS = 300.0
 """For so long the loop may be unwell before it is told: a restart of everything takes less."""
@@ -121,12 +122,9 @@ def _daemon_lives(home: Path) -> bool:
     """Whether there is a daemon, which holds a lock for as long as it lives."""
     try:
         with lock_of(home, Part.DAEMON.value).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not locked(file, fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
-    except OSError:
-        return True
-    return False
 
 
 @dataclass(slots=True)

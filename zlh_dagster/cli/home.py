@@ -1,6 +1,5 @@
 """The state directory of one deployment on one machine, and what starts in it."""
 
-import fcntl
 import json
 import os
 import subprocess
@@ -16,12 +15,12 @@ import zlh_dagster
 from zlh_dagster.cli.children import NotStarted, lock_of
 from zlh_dagster.resources.database import connect, explain
 from zlh_dagster.resources.settings import Settings
+from zlh_dagster.runs.locks import PATIENCE, locked
 from zlh_dagster.schema.upgrade import current, head, upgrade
 
 LOCATION = "zlh"
 MODULE = "zlh_dagster.definitions"
 LOG_LEVEL = "warning"
-_CLAIM_SECONDS = 0.5
 
 
 class AlreadyUp(Exception):
@@ -52,16 +51,12 @@ def claim(home: Path, kind: int, name: str = "zlh") -> IO[str]:
 
 def _taken(lock: IO[str], kind: int) -> bool:
     """Whether it could be locked; `zlh health` may hold it for a moment."""
-    give_up = time.monotonic() + _CLAIM_SECONDS
-    while True:
-        try:
-            fcntl.flock(lock, kind | fcntl.LOCK_NB)
-        except OSError:
-            if time.monotonic() > give_up:
-                return False
-            time.sleep(0.05)
-        else:
-            return True
+    give_up = time.monotonic() + PATIENCE
+    while not locked(lock, kind):
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def prepare_home(home: Path) -> str | None:

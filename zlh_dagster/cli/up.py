@@ -24,6 +24,7 @@ from zlh_dagster.cli.home import (
     prepare,
     prepare_storage,
     web_command,
+    workspace_of,
 )
 from zlh_dagster.core.snapshot import AHEAD_SECONDS
 from zlh_dagster.resources.redis import RedisUnavailable, answers, embedded_command
@@ -101,7 +102,7 @@ def _check_port(settings: Settings) -> None:
 
 def _children(settings: Settings, *, web: bool) -> list[Child]:
     environment = environment_of(settings)
-    workspace = str(settings.home / "workspace.yaml")
+    workspace = str(workspace_of(settings))
     code = settings.socket("code")
     children = []
     if settings.zlh_redis_url is None:

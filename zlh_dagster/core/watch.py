@@ -72,8 +72,9 @@ def watch(fleet: Fleet, *, level2: Collection[str] = ()) -> Watched:
         if kind is None:
             continue
         if (action := RULES[kind].asks_for(level2)) is not None:
-            vmid = None if pd.isna(row["vmid"]) else int(row["vmid"])
-            repairs.append(RepairRequest(vmid, action, target=str(row["id"]), reason=_why(row)))
+            repairs.append(
+                RepairRequest(_vmid(row), action, target=str(row["id"]), reason=_why(row))
+            )
         else:
             findings.append(_operation(row, kind))
     for row in suspended_running(fleet):
@@ -279,9 +280,14 @@ def _unreadable(row: dict[str, Any]) -> Finding:
         severity=RULES[Kind.INVALID].message,
         title=f"Operation {row['id'] or '?'}: it cannot be judged",
         text=f"{reason}. It is left as it is until the platform's row is mended.",
-        vmid=None if pd.isna(row["vmid"]) else int(row["vmid"]),
+        vmid=_vmid(row),
         sources=(OPERATIONS,),
     )
+
+
+def _vmid(row: dict[str, Any]) -> int | None:
+    """Of an operation, where it has one."""
+    return None if pd.isna(row["vmid"]) else int(row["vmid"])
 
 
 def _kind_of(row: dict[str, Any], now: datetime) -> Kind | None:
@@ -301,7 +307,7 @@ def _operation(row: dict[str, Any], kind: Kind) -> Finding:
         title=f"{_server(row)}: {kind.value.replace('_', ' ')}",
         text=f"Operation {row['id']} {_what(row, kind)}",
         action=rule.action,
-        vmid=None if pd.isna(row["vmid"]) else int(row["vmid"]),
+        vmid=_vmid(row),
         sources=(OPERATIONS,),
     )
 

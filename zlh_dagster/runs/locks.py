@@ -78,7 +78,7 @@ class Locks:
         """Whether somebody holds a lock now."""
         try:
             with self._path(name).open() as file:
-                return not _locked(file, fcntl.LOCK_SH)
+                return not locked(file, fcntl.LOCK_SH)
         except FileNotFoundError:
             return False
 
@@ -108,7 +108,7 @@ def _exclusively(path: Path, patience: float) -> Iterator[IO[str]]:
     give_up = time.monotonic() + patience
     while True:
         with path.open("a+") as file:
-            if _locked(file, fcntl.LOCK_EX):
+            if locked(file, fcntl.LOCK_EX):
                 # Somebody may have removed the file between opening and locking it.
                 if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
                     yield file
@@ -118,7 +118,8 @@ def _exclusively(path: Path, patience: float) -> Iterator[IO[str]]:
         time.sleep(0.01)
 
 
-def _locked(file: IO[str], kind: int) -> bool:
+def locked(file: IO[str], kind: int) -> bool:
+    """Locks an open file, unless somebody holds it in a way that forbids it; whether it could."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
