@@ -1,6 +1,7 @@
 """Who lives and does not work."""
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -67,6 +68,7 @@ def test_a_code_server_that_stands_still_does_not_answer(tmp_path, quick):
     try:
         until(lambda: serves_code(path), seconds=30, what="the code server")
         server.send_signal(signal.SIGSTOP)
+        os.waitpid(server.pid, os.WUNTRACED)  # until then its threads may answer
         assert not serves_code(path)
         server.send_signal(signal.SIGCONT)
         until(lambda: serves_code(path), seconds=30, what="the code server, again")
