@@ -13,6 +13,7 @@ from tests.faults.rig import BACK_SECONDS, LEASE_SECONDS, PARTS, Controller, Fau
 from tests.stack.stack import children_of, until
 from zlh_dagster.cli.health import GOOD_SECONDS, STALL_SECONDS
 from zlh_dagster.resources.gate import LIMIT_SECONDS
+from zlh_dagster.resources.leader import KEY as LEADER
 from zlh_dagster.resources.lease import KEY as LEASE
 from zlh_dagster.resources.redis import connect
 from zlh_dagster.sandbox.platform_rows import change_server
@@ -126,7 +127,12 @@ def _lose_answers(rig: Rig) -> None:
 
 def _overwrite_the_lease(rig: Rig) -> None:
     with connect(rig.redis.url) as client:
-        client.set(LEASE, "somebody wrote here", px=5_000)
+        client.set(LEASE, "somebody wrote here")
+
+
+def _overwrite_the_lead(rig: Rig) -> None:
+    with connect(rig.redis.url) as client:
+        client.set(LEADER, "somebody wrote here")
 
 
 def _lock_the_database(rig: Rig) -> None:
@@ -274,10 +280,16 @@ REDIS = [
         _redis(_lose_answers, between=True),
     ),
     Fault(
-        "the lease is overwritten, between write and check",
-        f"nothing more is written by that run; {NEXT_TICK}",
+        "the lease is overwritten for good, between write and check",
+        "nothing more is written by that run; what stands there ends after one lease, and the next"
+        " tick repairs what is still wrong",
         _redis(_overwrite_the_lease, between=True),
         quick=True,
+    ),
+    Fault(
+        "the lead is overwritten for good",
+        "both stand by until what stands there ends after one lease",
+        _redis(_overwrite_the_lead),
     ),
 ]
 

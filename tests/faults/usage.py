@@ -14,6 +14,12 @@ from tests.stack.stack import children_of
 GROWTH = 1.25
 """Memory and open files may end at so many times what they were after the first faults."""
 
+TAKEN_OVER = 12
+"""So many files more may be open at the end: what a standby opens when it first leads.
+
+The code server of the first leader has 24 open from the start, the standby's 15 until it leads.
+"""
+
 WARM = 5
 """So many looks make a figure, the median of them."""
 
@@ -61,13 +67,13 @@ def judge(looks: list[dict[str, Use]]) -> Iterator[tuple[str, bool]]:
         if len(longest) < 2 * WARM:
             yield f"{part} lived through {len(longest)} faults at most", len(looks) >= _ENOUGH
             continue
-        for what, figures in (
-            ("MiB", [use.kib / 1024 for use in longest]),
-            ("open files", [float(use.files) for use in longest]),
+        for what, figures, more in (
+            ("MiB", [use.kib / 1024 for use in longest], 0),
+            ("open files", [float(use.files) for use in longest], TAKEN_OVER),
         ):
             before, after = statistics.median(figures[:WARM]), statistics.median(figures[-WARM:])
             text = f"{part}, {len(longest)} faults: from {before:.0f} to {after:.0f} {what}"
-            yield text, after > GROWTH * before
+            yield text, after > GROWTH * before + more
 
 
 def _use(pid: int, family: set[int]) -> Use:

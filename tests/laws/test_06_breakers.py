@@ -1,5 +1,6 @@
 """Law 6: breakers per server, per surface, for mass drift, and the operator's pause."""
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -8,12 +9,16 @@ import redis
 from tests.clock import forget_everything, pass_time
 from tests.harness import Loop, edge_state, statuses, titles, writes
 from zlh_dagster.cli.holds import BadRequest, approve, pause
+from zlh_dagster.core.breaker import Breaker
 from zlh_dagster.core.model import Surface
 from zlh_dagster.resources import pauses
+from zlh_dagster.resources.cloudflare import Cloudflare
 from zlh_dagster.resources.gate import APPROVALS, BREAKERS, LIMITS, RESETS
+from zlh_dagster.resources.http import Rejected
 from zlh_dagster.resources.incidents import KEY as INCIDENTS
 from zlh_dagster.resources.lease import KEY as LEASE
 from zlh_dagster.resources.messages import KEY as MESSAGES
+from zlh_dagster.resources.table import RedisTable
 from zlh_dagster.sandbox.publish import publish_database
 
 SRV = "_minecraft._tcp.mc-5000.example.gg"
@@ -122,6 +127,46 @@ def test_breakers_of_one_surface_leave_the_others_alone(loop, sandbox, failing):
     loop.minute()
     assert {w.surface for w in writes(sandbox)} == {"cloudflare", "velocity"}
     assert len(sandbox.edge.velocity.backends()) > 4
+
+
+def test_breakers_one_record_that_is_refused_closes_no_surface(loop, sandbox, monkeypatch):
+    apply = Cloudflare.apply
+
+    def refusing(self, change):
+        if "mc-5000." in change.wanted.name:
+            raise Rejected("cloudflare: HTTP 400, 1004 DNS Validation Error")
+        apply(self, change)
+
+    monkeypatch.setattr(Cloudflare, "apply", refusing)
+    for record in sandbox.edge.cloudflare.named("mc-5000.example.gg"):
+        sandbox.edge.cloudflare.remove(record.id)
+    minutes_of_deletion(loop, sandbox, 6)
+    assert statuses(loop.services).count("failed") == 3, "as many as its budget allows"
+    delete_srv(sandbox, 5001)
+    loop.minute()
+    assert loop.services.ledger.events()[0]["vmid"] == 5001
+    assert statuses(loop.services)[-1] == "succeeded"
+    assert sandbox.edge.cloudflare.named("_minecraft._tcp.mc-5001.example.gg")
+    assert "cloudflare" not in loop.services.gate.breakers()
+
+
+def test_breakers_a_trial_of_one_surface_does_not_make_the_others_wait(loop, sandbox):
+    """One server is the trial; those that only another surface lacks go together."""
+    loop.minute()
+    now = time.time()
+    half_open = Breaker(failures=5, opened_at=now - 1000, until=now - 10, failed_at=now - 1000)
+    breakers = RedisTable(loop.services.redis, BREAKERS, "breakers")
+    breakers.put("cloudflare", half_open.to_json())
+    delete_srv(sandbox, 5007)
+    sandbox.edge.velocity.clear()
+    before = len(sandbox.edge.journal.entries())
+    loop.minute()
+    calls = sandbox.edge.journal.entries()[before:]
+    lists = [call for call in calls if call.surface == "velocity" and not call.write]
+    servers = {event["vmid"] for event in loop.services.ledger.events()}
+    assert len(servers) > 5
+    assert set(statuses(loop.services)) == {"succeeded"}
+    assert len(lists) <= 5, "the tick's, and the look and the proof of two rounds"
 
 
 def test_breakers_a_closing_one_releases_no_old_work(loop, sandbox, platform):

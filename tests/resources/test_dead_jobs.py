@@ -14,6 +14,7 @@ from zlh_dagster.resources.dead_jobs import KEY, DeadJobs
 from zlh_dagster.resources.redis import RedisUnavailable, connect
 
 START = datetime(2030, 1, 1, tzinfo=timezone.utc)
+NOW, LONG_AGO = "2030-01-01T00:00:00+00:00", "2029-01-01T00:00:00+00:00"
 
 
 @pytest.fixture
@@ -57,7 +58,8 @@ def test_two_reads_in_quick_succession_are_not_enough(jobs):
 
 def test_one_read_is_never_enough_however_long_ago(jobs):
     read(jobs, "gone", 0)
-    assert read(jobs, "gone", 86_400, count=False) == (1, False)
+    assert read(jobs, "gone", 120, count=False) == (1, False)
+    assert read(jobs, "gone", 86_400, count=False) == (0, False)
 
 
 def test_a_sign_of_life_begins_the_count_anew(jobs):
@@ -83,10 +85,10 @@ def test_looking_does_not_count(jobs, redis):
     assert read(jobs, "gone", 0, count=False) == (0, False)
     assert redis.hgetall(KEY) == {}
     read(jobs, "gone", 0)
-    for seconds in (60, 120):
+    for seconds in (60, 110):
         assert read(jobs, "gone", seconds, count=False) == (1, False)
-    assert read(jobs, "gone", 180) == (2, True)
-    assert read(jobs, "gone", 200, count=False) == (2, True)
+    assert read(jobs, "gone", 120) == (2, True)
+    assert read(jobs, "gone", 140, count=False) == (2, True)
 
 
 def test_a_look_at_another_job_knows_nothing_of_the_first(jobs):
@@ -119,11 +121,14 @@ def test_a_redis_that_lost_it_makes_a_repair_later_and_never_earlier(jobs, redis
         "{broken",
         "[]",
         "{}",
-        json.dumps({"job": "7", "since": "long ago", "reads": 9}),
-        json.dumps({"job": "7", "since": None, "reads": 9}),
-        json.dumps({"job": "7", "since": 5, "reads": 9}),
-        json.dumps({"job": "7", "since": "2029-01-01T00:00:00+00:00", "reads": "9"}),
-        json.dumps({"job": "7", "since": "2029-01-01T00:00:00+00:00"}),
+        json.dumps({"job": "7", "since": "long ago", "reads": 9, "at": NOW}),
+        json.dumps({"job": "7", "since": None, "reads": 9, "at": NOW}),
+        json.dumps({"job": "7", "since": 5, "reads": 9, "at": NOW}),
+        json.dumps({"job": "7", "since": LONG_AGO, "reads": "9", "at": NOW}),
+        json.dumps({"job": "7", "since": LONG_AGO, "at": NOW}),
+        json.dumps({"job": "7", "since": LONG_AGO, "reads": 9}),
+        json.dumps({"job": "7", "since": LONG_AGO, "reads": 9, "at": 5}),
+        json.dumps({"job": "7", "since": LONG_AGO, "reads": 9, "at": LONG_AGO}),
     ],
 )
 def test_what_cannot_be_read_proves_nothing(jobs, redis, text):
@@ -134,7 +139,27 @@ def test_what_cannot_be_read_proves_nothing(jobs, redis, text):
 
 def test_a_clock_set_back_proves_nothing(jobs):
     read(jobs, "gone", 3600)
-    assert read(jobs, "gone", 0) == (2, False)
+    assert read(jobs, "gone", 0) == (1, False)
+    assert read(jobs, "gone", 60) == (2, True)
+
+
+@pytest.mark.parametrize("pause", [121, 3600])
+def test_a_clock_set_forward_proves_nothing_nor_does_a_pause_without_reads(jobs, pause):
+    read(jobs, "gone", 0)
+    assert read(jobs, "gone", pause) == (1, False)
+    assert read(jobs, "gone", pause + 60) == (2, True)
+
+
+def test_a_clock_set_forward_between_tick_and_repair_proves_nothing(jobs):
+    read(jobs, "gone", 0)
+    read(jobs, "gone", 20)
+    assert read(jobs, "gone", 3600, count=False) == (0, False)
+
+
+def test_reads_of_two_clocks_that_differ_a_little_are_counted_together(jobs):
+    read(jobs, "gone", 0)
+    assert read(jobs, "gone", -3) == (2, False)
+    assert read(jobs, "gone", 60) == (3, True)
 
 
 def test_a_frames_own_index_does_not_matter(jobs):

@@ -90,6 +90,18 @@ def test_what_cannot_be_read_is_somebody_elses_until_its_time_is_over(deployment
     assert redis.get(KEY) == text
 
 
+def test_a_lead_without_an_end_gets_one_so_that_somebody_leads_again(deployment, redis):
+    one = deployment("one", seconds=0.3)
+    for overwrite in (lambda: redis.set(KEY, "text"), lambda: redis.rpush(KEY, "a", "list")):
+        overwrite()
+        assert one.take() == one.current() == Leader("unknown", 0.0)
+        one.release()
+        assert 0 < redis.pttl(KEY) <= 300
+        time.sleep(0.35)
+        assert one.take() is None
+        one.release()
+
+
 def test_without_redis_nobody_is_known_to_lead(tmp_path):
     with connect("unix:///nonexistent/redis.sock") as client:
         lost = Leadership(client, home=tmp_path, seconds=60)

@@ -280,6 +280,16 @@ def test_a_floor_below_the_counter_changes_nothing(client):
     assert fence_of(client, fence_floor=5) == 1_000_002
 
 
+@pytest.mark.parametrize("garbage", ["words", "1.5", str(2**63 - 1)])
+def test_a_counter_that_cannot_be_counted_goes_on_after_the_ledger(client, garbage):
+    client.set(FENCE_KEY, garbage)
+    assert fence_of(client, fence_floor=40) == 41
+    assert fence_of(client, fence_floor=41) == 42
+    client.delete(FENCE_KEY)
+    client.rpush(FENCE_KEY, "a list")
+    assert fence_of(client, fence_floor=42) == 43
+
+
 def test_a_large_token_stays_whole(client):
     """Lua counts in doubles, which are whole up to 2**53."""
     assert fence_of(client, fence_floor=2**40) == 2**40 + 1
@@ -295,6 +305,31 @@ def test_a_holder_that_cannot_be_read_is_still_a_holder(client, value):
     assert holder(client).name == "unknown"
     with pytest.raises(LeaseHeld, match="unknown"):
         acquire(client, run_id="r", seconds=LONG)
+
+
+def _text(client):
+    client.set(KEY, "somebody wrote here")
+
+
+def _list(client):
+    client.rpush(KEY, "somebody", "wrote", "here")
+
+
+@pytest.mark.parametrize("overwrite", [_text, _list])
+def test_a_lease_without_an_end_gets_one_so_that_repairs_go_on(client, overwrite):
+    overwrite(client)
+    with pytest.raises(LeaseHeld, match="unknown"):
+        acquire(client, run_id="r", seconds=0.3)
+    assert 0 < client.pttl(KEY) <= 300
+    time.sleep(0.35)
+    acquire(client, run_id="r", seconds=LONG).release()
+
+
+def test_the_end_of_somebody_elses_lease_stays_where_it_is(client):
+    client.set(KEY, "somebody else", px=60_000)
+    with pytest.raises(LeaseHeld):
+        acquire(client, run_id="r", seconds=1)
+    assert client.pttl(KEY) > 50_000
 
 
 def test_values_of_two_runs_differ_though_all_else_agrees(client, monkeypatch):

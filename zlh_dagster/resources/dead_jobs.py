@@ -8,6 +8,7 @@ import redis
 from zlh_dagster.core import times
 from zlh_dagster.core.fleet import JobState
 from zlh_dagster.core.model import rows_of
+from zlh_dagster.core.snapshot import AHEAD_SECONDS, MAX_AGE
 from zlh_dagster.resources.table import RedisTable
 
 KEY = "zlh:dead_jobs"
@@ -16,7 +17,8 @@ KEY = "zlh:dead_jobs"
 class DeadJobs:
     """What was read of dead jobs, by operation, in Redis.
 
-    Should Redis lose it, counting begins anew: an operation is closed later, never too early.
+    Should Redis lose it, counting begins anew: an operation is closed later, never too early. So it
+    does after a pause of more than two ticks: the clock may have jumped, or nobody looked.
     """
 
     def __init__(self, client: "redis.Redis") -> None:
@@ -75,7 +77,7 @@ class DeadJobs:
                 since.append(None)
                 reads.append(0)
                 continue
-            same = "since" in before and before.get("job") == row["jobId"]
+            same = _lately(before, now) and before.get("job") == row["jobId"]
             began = before.get("since") if same else None
             seen = before.get("reads") if same else 0
             counted = seen if isinstance(seen, int) else 0
@@ -85,3 +87,9 @@ class DeadJobs:
             deadSince=pd.Series(since, dtype=object, index=operations.index),
             deadReads=pd.Series(reads, dtype="Int64", index=operations.index),
         )
+
+
+def _lately(before: dict[str, object], now: datetime) -> bool:
+    """Whether the read before this one was a moment ago, by this clock."""
+    age = times.age_seconds(before.get("at"), now)
+    return age is not None and -AHEAD_SECONDS <= age <= MAX_AGE.total_seconds()

@@ -86,8 +86,9 @@ class EdgeRepairs:
         while left:
             holds = self._gate.holds()
             # A half-open breaker lets one server through; only its success lets others follow.
-            trial = batch.live and any(holds.on_trial(s) for r in left for s in r.covers)
-            now, left = (left[:1], left[1:]) if trial else (left, [])
+            trials = [r for r in left if batch.live and any(holds.on_trial(s) for s in r.covers)]
+            now = trials[:1] or left
+            left = [request for request in left if request is not now[0]] if trials else []
             outcomes, late = self._round(batch, now, holds)
             yield outcomes
             left = [*late, *left]

@@ -20,12 +20,16 @@ from zlh_dagster.resources.redis import RedisUnavailable, why
 KEY = "zlh:leader"
 _IDENTITY = "deployment-id"
 
+# The lead has an end from its first moment: a key without one is nobody's, and gets one here.
 _TAKE = """
-local held = redis.call('get', KEYS[1])
+local held = redis.pcall('get', KEYS[1])
 if held then
   local ok, value = pcall(cjson.decode, held)
   if not ok or type(value) ~= 'table' or value['id'] ~= ARGV[1] then
-    return held
+    if redis.call('pttl', KEYS[1]) == -1 then
+      redis.call('pexpire', KEYS[1], ARGV[3])
+    end
+    return type(held) == 'string' and held or ''
   end
   redis.call('pexpire', KEYS[1], ARGV[3])
   return false
@@ -34,7 +38,7 @@ redis.call('set', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return false
 """
 _RELEASE = """
-local held = redis.call('get', KEYS[1])
+local held = redis.pcall('get', KEYS[1])
 if held then
   local ok, value = pcall(cjson.decode, held)
   if ok and type(value) == 'table' and value['id'] == ARGV[1] then
@@ -113,6 +117,8 @@ class Leadership:
         """
         try:
             held: Any = self._client.get(KEY)
+        except redis.ResponseError:
+            held = ""  # something that is no text
         except redis.RedisError as error:
             raise _unavailable(error) from error
         return None if held is None else _read(held)

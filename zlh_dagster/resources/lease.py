@@ -29,15 +29,20 @@ _MARGIN = 1.0
 
 _log = logging.getLogger(__name__)
 
+# A lease has an end from its first moment: a key without one is nobody's, and gets one here. The
+# counter is believed while it is a number, and begins after the ledger's otherwise.
 _ACQUIRE = """
 if not redis.call('set', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
-  if redis.call('get', KEYS[1]) ~= ARGV[1] then
+  if redis.pcall('get', KEYS[1]) ~= ARGV[1] then
+    if redis.call('pttl', KEYS[1]) == -1 then
+      redis.call('pexpire', KEYS[1], ARGV[2])
+    end
     return 0
   end
   redis.call('pexpire', KEYS[1], ARGV[2])
 end
-local fence = redis.call('incr', KEYS[2])
-if fence <= tonumber(ARGV[3]) then
+local fence = redis.pcall('incr', KEYS[2])
+if type(fence) ~= 'number' or fence <= tonumber(ARGV[3]) then
   fence = tonumber(ARGV[3]) + 1
   redis.call('set', KEYS[2], string.format('%.0f', fence))
 end
@@ -242,6 +247,8 @@ def holder(client: "redis.Redis") -> Holder | None:
     """
     try:
         value: Any = client.get(KEY)
+    except redis.ResponseError:
+        value = ""  # something that is no text
     except redis.RedisError as error:
         raise RedisUnavailable(_unavailable(error)) from error
     if value is None:

@@ -233,6 +233,9 @@ class EdgeWriter:
         _log.warning("%s: %s", _described(call), error)
         for repair, _ in call:
             repair.errors.append(str(error))
+        if isinstance(error, Rejected):
+            # The surface works and refuses this record; how often, the server's budget bounds.
+            return
         opened = self.count_failure(surface, error)
         if opened or isinstance(error, RateLimited | Unauthorized):
             # Every further call there would fail as well, and make a limit last longer.
