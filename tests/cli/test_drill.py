@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import dns.resolver
@@ -15,6 +16,7 @@ from tests.harness import edge_state, statuses, writes
 from zlh_dagster.cli import authority, drill, main
 from zlh_dagster.cli.drill import DrillRefused, Exercise, prepare
 from zlh_dagster.core.holds import EVERYTHING, Pause
+from zlh_dagster.resources.cloudflare import Cloudflare
 from zlh_dagster.schema.tables import container_instance, repair_event
 
 SRV = "_minecraft._tcp.mc-5000.example.gg"
@@ -209,6 +211,64 @@ def test_a_record_that_is_not_in_step_is_left_to_the_loop(led, platform, sandbox
     [record] = sandbox.edge.cloudflare.named(SRV)
     sandbox.edge.cloudflare.remove(record.id)
     with pytest.raises(DrillRefused, match="not in step"):
+        prepare(platform.services(), 5000)
+
+
+def test_a_host_name_that_two_servers_have_is_not_drilled(working, platform, sandbox):
+    """The loop refuses both of them, and so would the drill's own repair."""
+    _row(platform, 5001, hostname="mc-5000.example.gg")
+    with pytest.raises(DrillRefused, match="used by more than one server"):
+        prepare(platform.services(), 5000)
+    assert writes(sandbox) == []
+
+
+def _pause(platform, sandbox):
+    platform.services().gate.pause(Pause(EVERYTHING, "DNS move", time.time()))
+
+
+def _lock(platform, sandbox):
+    _row(platform, 5000, maintenanceReason="move")
+
+
+def _share(platform, sandbox):
+    _row(platform, 5001, hostname="mc-5000.example.gg")
+
+
+def _replace(platform, sandbox):
+    [record] = sandbox.edge.cloudflare.named(SRV)
+    sandbox.edge.cloudflare.remove(record.id)
+    sandbox.edge.cloudflare.put(replace(record, id="f" * 32))
+
+
+CHANGES = [
+    pytest.param(_pause, "paused", id="pause"),
+    pytest.param(_lock, "guarded", id="maintenance"),
+    pytest.param(_share, "more than one server", id="shared"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"), [*CHANGES, pytest.param(_replace, "begin again", id="replaced")]
+)
+def test_what_changes_before_the_deletion_is_seen(exercise, platform, sandbox, change, why):
+    """Looking up the nameservers takes seconds, and so does Velocity's listing."""
+    drilled = exercise()
+    change(platform, sandbox)
+    with pytest.raises(DrillRefused, match=why):
+        drilled.run()
+    assert writes(sandbox) == []
+
+
+@pytest.mark.parametrize(("change", "why"), CHANGES)
+def test_what_changes_during_the_listing_is_seen(led, platform, sandbox, monkeypatch, change, why):
+    listing = Cloudflare.list_records
+
+    def slow(self):
+        change(platform, sandbox)
+        return listing(self)
+
+    monkeypatch.setattr(Cloudflare, "list_records", slow)
+    with pytest.raises(DrillRefused, match=why):
         prepare(platform.services(), 5000)
 
 

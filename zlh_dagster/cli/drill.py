@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+import pandas as pd
+
 from zlh_dagster.cli.authority import Nameserver, NotAsked, srv_at
 from zlh_dagster.cli.health import look as look_at_health
 from zlh_dagster.cli.parts import Drill
 from zlh_dagster.cli.text import utc, wrapped
 from zlh_dagster.core.compare import compare
-from zlh_dagster.core.desired import desired_edge, guard_reason
-from zlh_dagster.core.guards import budget_refusal, row_of
-from zlh_dagster.core.model import Record, Surface, rows_of
-from zlh_dagster.core.repair import Status
+from zlh_dagster.core.desired import desired_edge
+from zlh_dagster.core.guards import budget_refusal, edge_refusals, row_of
+from zlh_dagster.core.model import Action, Record, Surface, rows_of
+from zlh_dagster.core.repair import RepairRequest, Status
 from zlh_dagster.resources.cloudflare import Cloudflare
 from zlh_dagster.resources.edge import WRITE_TIMEOUT
 from zlh_dagster.resources.http import EdgeError
@@ -124,7 +126,21 @@ def prepare(services: Services, vmid: int) -> Target:
     settings = services.settings
     if not settings.cloudflare_on:
         raise DrillRefused("Cloudflare is not configured")
-    payloads = services.read_payloads([vmid])
+    _wanted(services, vmid)
+    listed = services.surfaces[Surface.CLOUDFLARE].list_records()
+    # Again, for the listing may have taken its time.
+    desired = _wanted(services, vmid)
+    wanted = Record.from_row(rows_of(desired)[0])
+    found = listed[(listed["name"] == wanted.name) & (listed["type"] == "SRV")]
+    if len(found) != 1 or len(compare(desired, listed)):
+        raise DrillRefused(f"{wanted.name} is not in step now; wait until the loop has mended it")
+    return Target(vmid, wanted, str(found["record_id"].iloc[0]))
+
+
+def _wanted(services: Services, vmid: int) -> pd.DataFrame:
+    """The desired SRV record of a server that may be drilled, read and judged as the loop does."""
+    # All rows: a host name that another server has as well is nobody's.
+    payloads = services.read_payloads()
     row = row_of(payloads, vmid)
     if row is None:
         raise DrillRefused(f"server {vmid}: the platform has none with this VMID")
@@ -132,20 +148,17 @@ def prepare(services: Services, vmid: int) -> Target:
         raise DrillRefused(
             f'server {vmid} is not disposable: its payload must carry "disposable": true'
         )
-    guard = guard_reason(row)
-    if guard is not None:
-        raise DrillRefused(f"server {vmid} is guarded, the loop leaves it alone: {guard}")
+    edge = desired_edge(payloads, services.settings.edge)
+    desired, asked = edge.records, RepairRequest(vmid, Action.DNS_REPUBLISH)
+    guards = edge_refusals([asked], payloads=payloads, desired=desired, invalid=edge.invalid)
+    if vmid in guards:
+        raise DrillRefused(
+            f"server {vmid} is guarded, the loop leaves it alone: {guards[vmid].message}"
+        )
     _refuse_a_loop_that_would_not_repair(services, vmid)
-    desired = desired_edge(payloads, settings.edge).records
-    mine = (desired["surface"] == Surface.CLOUDFLARE.value) & (desired["type"] == "SRV")
-    listed = services.surfaces[Surface.CLOUDFLARE].list_records()
-    if not mine.any():
-        raise DrillRefused(f"server {vmid} has no SRV record on Cloudflare")
-    wanted = Record.from_row(rows_of(desired[mine])[0])
-    found = listed[(listed["name"] == wanted.name) & (listed["type"] == "SRV")]
-    if len(found) != 1 or len(compare(desired[mine], listed)):
-        raise DrillRefused(f"{wanted.name} is not in step now; wait until the loop has mended it")
-    return Target(vmid, wanted, str(found["record_id"].iloc[0]))
+    of_server = desired[desired["vmid"] == vmid]
+    on_cloudflare = of_server["surface"] == Surface.CLOUDFLARE.value
+    return of_server[on_cloudflare & (of_server["type"] == "SRV")]
 
 
 def _disposable(payload: object) -> bool:
@@ -205,8 +218,16 @@ class Exercise:
         self._started = time.monotonic()
 
     def run(self) -> Report:
-        """Deletes, waits, verifies; whatever happens, the record stands again afterwards."""
+        """Deletes, waits, verifies; whatever happens, the record stands again afterwards.
+
+        Raises:
+            DrillRefused: If the target may not be taken away any more; nothing was deleted.
+            DatabaseError, EdgeError, RedisUnavailable: If that cannot be read.
+        """
         backends = self._backends()
+        if prepare(self._services, self._target.vmid) != self._target:
+            name = self._target.wanted.name
+            raise DrillRefused(f"{name} is not what it was a moment ago; begin again")
         with closing(self._services.cloudflare_as(_Breakable)) as client:
             self._report.began = datetime.now(timezone.utc)
             self._started = time.monotonic()
