@@ -260,6 +260,21 @@ def test_what_is_no_span_says_what_one_is(text):
         seconds_of(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["3651d", "3650d1s", "99999999999d", pytest.param("9" * 5000 + "s", id="digits")]
+)
+def test_a_pause_of_more_than_ten_years_is_refused_before_it_begins(zlh, loop, text):
+    with pytest.raises(BadRequest, match=f"--for '{text}': .* 3650d at the most; without --for"):
+        zlh("pause", "--for", text)
+    assert loop.services.gate.pauses() == {}
+    assert loop.services.gate.kept_pauses() == {}
+
+
+def test_a_pause_of_ten_years_begins(zlh, loop):
+    assert zlh("pause", "--for", "3650d").exit_code == 0
+    assert set(loop.services.gate.kept_pauses()) == {"everything"}
+
+
 def test_a_scope_is_everything_one_surface_or_one_server():
     assert scope_of(surface=None, vmid=None) == "everything"
     assert scope_of(surface="velocity", vmid=None) == "surface:velocity"

@@ -24,8 +24,10 @@ from zlh_dagster.resources.operations import read_open
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 
-_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_SPAN = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
 _SECONDS = (86_400, 3_600, 60, 1)
+_LONGEST_DAYS = 3650
+"""What lasts longer has no end in sight: a pause without one says so, and fits every database."""
 
 
 class BadRequest(Exception):
@@ -36,14 +38,17 @@ def seconds_of(text: str) -> int:
     """The seconds of ``2h``, ``90m``, ``1d12h``.
 
     Raises:
-        BadRequest: If it is no such text.
+        BadRequest: If it is no such text, or more than ten years.
     """
     found = _SPAN.fullmatch(text.strip().lower())
     total = 0
     if found:
         total = sum(int(n or 0) * s for n, s in zip(found.groups(), _SECONDS, strict=True))
-    if total <= 0:
-        raise BadRequest(f"--for {text!r}: give a time such as 30m, 2h or 1d12h")
+    if not 0 < total <= _LONGEST_DAYS * _SECONDS[0]:
+        raise BadRequest(
+            f"--for {text!r}: give a time such as 30m, 2h or 1d12h, {_LONGEST_DAYS}d at the most;"
+            " without --for it lasts until zlh resume"
+        )
     return total
 
 
