@@ -11,7 +11,7 @@ from tests.harness import edge_state, statuses, titles, writes
 from zlh_dagster.cli import main
 from zlh_dagster.cli.holds import BadRequest, scope_of, seconds_of
 from zlh_dagster.cli.parts import Repair
-from zlh_dagster.core.model import Action
+from zlh_dagster.core.model import Action, Surface
 from zlh_dagster.core.rules import POLICY
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.history import History
@@ -273,6 +273,17 @@ def test_a_pause_of_more_than_ten_years_is_refused_before_it_begins(zlh, loop, t
 def test_a_pause_of_ten_years_begins(zlh, loop):
     assert zlh("pause", "--for", "3650d").exit_code == 0
     assert set(loop.services.gate.kept_pauses()) == {"everything"}
+
+
+def test_a_plan_that_meets_a_rate_limit_opens_no_breaker(zlh, loop, sandbox):
+    """It changes nothing: the loop's own reads open the breaker, if the limit meets them too."""
+    sandbox.edge.faults.switch_on("cloudflare", "status", code=429, retry_after=300)
+    assert "cloudflare" in zlh("plan").output
+    assert loop.services.gate.breakers() == {}
+    assert loop.services.gate.limited(Surface.CLOUDFLARE) is None
+    sandbox.edge.faults.switch_off("cloudflare")
+    loop.minute()
+    assert titles(sandbox) == []
 
 
 def test_a_scope_is_everything_one_surface_or_one_server():

@@ -55,10 +55,17 @@ def derive_desired(services: Services, payloads: Snapshot) -> Snapshot:
     )
 
 
-def observe_surface(services: Services, surface: Surface, tick: str) -> Snapshot:
+def observe_surface(
+    services: Services, surface: Surface, tick: str, *, count: bool = True
+) -> Snapshot:
     """One complete listing of a surface, or why there is none.
 
-    A rate limit opens the surface's breaker: nothing is asked there until it ends.
+    Args:
+        services: The outside systems.
+        surface: Which.
+        tick: Identifier of the tick.
+        count: Whether a rate limit opens the surface's breaker: nothing is asked there until it
+            ends.
     """
     source, nothing = SOURCE_OF[surface], records_frame([])
     client = services.surfaces.get(surface)
@@ -72,7 +79,8 @@ def observe_surface(services: Services, surface: Surface, tick: str) -> Snapshot
         try:
             return client.list_records()
         except RateLimited as error:
-            _note_limit(services, surface, error)
+            if count:
+                _note_limit(services, surface, error)
             raise
 
     return _timed(source, tick, read, nothing, lambda: client)
@@ -173,10 +181,18 @@ def observe_operations(services: Services, tick: str, *, count: bool = True) -> 
 
 
 def observe_all(services: Services, tick: str, *, count: bool = True) -> Tick:
-    """One whole tick, its sources read side by side; arguments as of :func:`observe_operations`."""
+    """One whole tick, its sources read side by side.
+
+    Args:
+        services: The outside systems.
+        tick: Identifier of the tick.
+        count: Whether it counts as a tick; whoever only looks changes nothing by it.
+    """
     services.warm()
     with ThreadPoolExecutor(len(Surface) + 2, "observe") as pool:
-        surfaces = {s: pool.submit(observe_surface, services, s, tick) for s in Surface}
+        surfaces = {
+            s: pool.submit(observe_surface, services, s, tick, count=count) for s in Surface
+        }
         containers = pool.submit(observe_containers, services, tick)
         operations = pool.submit(observe_operations, services, tick, count=count)
         payloads = observe_payloads(services, tick)
