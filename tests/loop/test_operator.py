@@ -11,6 +11,7 @@ from tests.harness import edge_state, statuses, titles, writes
 from zlh_dagster.cli import main
 from zlh_dagster.cli.holds import BadRequest, scope_of, seconds_of
 from zlh_dagster.cli.parts import Repair
+from zlh_dagster.cli.repair import RepairFailed
 from zlh_dagster.core.model import Action, Surface
 from zlh_dagster.core.rules import POLICY
 from zlh_dagster.resources.database import DatabaseError
@@ -273,6 +274,19 @@ def test_a_pause_of_more_than_ten_years_is_refused_before_it_begins(zlh, loop, t
 def test_a_pause_of_ten_years_begins(zlh, loop):
     assert zlh("pause", "--for", "3650d").exit_code == 0
     assert set(loop.services.gate.kept_pauses()) == {"everything"}
+
+
+@pytest.mark.parametrize("beginning", ["", " "])
+def test_a_revert_of_no_row_in_particular_is_refused(zlh, loop, sandbox, wrong, beginning):
+    """Every row begins with nothing: of a ledger with one row it would be that one."""
+    loop.minute()
+    mended, rows = edge_state(sandbox), loop.services.ledger.events()
+    assert len(rows) == 1
+    with pytest.raises(RepairFailed, match="its beginning; zlh events --json lists them"):
+        zlh("revert", beginning, "--live")
+    assert edge_state(sandbox) == mended
+    assert loop.services.ledger.events() == rows
+    assert loop.services.gate.pauses() == {}
 
 
 def test_a_plan_that_meets_a_rate_limit_opens_no_breaker(zlh, loop, sandbox):

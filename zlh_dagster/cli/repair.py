@@ -24,9 +24,14 @@ def event_named(services: Services, event_id: str) -> str:
     """The whole identifier of a ledger row, of which the beginning suffices.
 
     Raises:
-        RepairFailed: If no row or more than one begins so.
+        RepairFailed: If it is empty, or no row or more than one begins so.
         DatabaseError: If the ledger cannot be read.
     """
+    if not event_id.strip():
+        # Every row begins so: of a ledger with one row it would be that one.
+        raise RepairFailed(
+            f"{event_id!r}: give the id of a row, or its beginning; zlh events --json lists them"
+        )
     found = services.ledger.find(event_id)
     if len(found) == 1:
         return found[0]
