@@ -249,6 +249,43 @@ def test_each_outcome_says_what_and_why():
     assert message.footer == "run 01234567 · controller · 1.2 s"
 
 
+@pytest.mark.parametrize(
+    ("action", "change", "lines"),
+    [
+        (
+            Action.FAIL_STUCK_PROVISIONING,
+            "create operation op (queued, job gone) as failed",
+            ("could not close", "closed", "would close"),
+        ),
+        (
+            Action.CLEAR_STALE_OPERATION_LOCK,
+            "restart operation op (running, job gone) as stale",
+            ("could not close", "closed", "would close"),
+        ),
+        (
+            Action.STOP_SUSPENDED_WORKLOAD,
+            "server 5000 (was running)",
+            ("could not stop", "stopped", "would stop"),
+        ),
+        (
+            Action.REVERT,
+            "cloudflare A mc-5000 (was wrong)",
+            ("could not put back", "put back", "would put back"),
+        ),
+    ],
+)
+def test_what_was_done_has_the_word_for_it(action, change, lines):
+    """An operation is closed and a server stopped: nothing is put back there."""
+    request = RepairRequest(5000, action)
+    message = told(
+        *(
+            RepairOutcome(request, status, "", (change,))
+            for status in (Status.FAILED, Status.SUCCEEDED, Status.DRY_RUN)
+        )
+    )
+    assert message.lines == tuple(f"5000 {action.value}: {done} {change}" for done in lines)
+
+
 def test_a_thousand_repairs_are_one_message_that_counts_them():
     message = told(*(outcome(5000 + n) for n in range(1000)))
     assert message.title == "1000 servers repaired"

@@ -18,6 +18,7 @@ from tests.core.builders import (
 )
 from zlh_dagster.core.compare import compare, empty_drift, orphans
 from zlh_dagster.core.desired import INVALID_COLUMNS
+from zlh_dagster.core.messages import plain
 from zlh_dagster.core.model import Action, Surface
 from zlh_dagster.core.policy import PolicyConfig, action_for, decide
 from zlh_dagster.core.repair import Decisions, RepairRequest
@@ -306,7 +307,19 @@ def test_each_orphan_is_reported_and_nothing_is_done():
     )
     assert (first.severity, first.action) == (Severity.INFO, None)
     assert first.title == "cloudflare: A old-0.example.gg has no server"
+    assert first.text.startswith("A old-0.example.gg is reported only")
     assert "deletes nothing" in first.text
+
+
+def test_the_title_of_an_orphaned_service_has_nothing_to_escape():
+    """A phone shows the backslash; the text has the whole name."""
+    name = "_minecraft._tcp.old.example.gg"
+    rows = [{"surface": "cloudflare", "type": "SRV", "name": name, "content": "0 0 25565 x"}]
+    alone = orphans(listing(rows), claimed=(), config=EDGE)
+    [finding] = decisions(fleet(1), in_step(fleet(1)), alone=alone).findings
+    assert finding.title == "cloudflare: SRV of old.example.gg has no server"
+    assert plain(finding.title) == finding.title
+    assert finding.text.startswith(f"SRV {name} is reported only")
 
 
 def test_an_unusable_row_is_told_with_its_reason():

@@ -130,7 +130,7 @@ def test_a_stale_lock_becomes_stale_with_a_structured_error_and_nothing_else_cha
     assert error["controllerRunId"] == "run-1"
     assert error["observed"]["job"] == "failed"
     assert error["observed"]["status"] == "running"
-    assert outcome.changes == ("restart operation stale (running, job failed) → stale",)
+    assert outcome.changes == ("restart operation stale (running, job failed) as stale",)
     after = table_rows(db, *PLATFORM)
     assert {name for name in before if before[name] != after[name]} == {"ProvisioningOperation"}
     assert operation(db, "stuck")[0] == "queued"

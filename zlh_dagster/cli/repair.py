@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from zlh_dagster.cli.home import prepare_home
-from zlh_dagster.core.messages import verb
+from zlh_dagster.core.messages import what_was_done
 from zlh_dagster.core.repair import RepairOutcome, Status
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.definitions import build
@@ -42,10 +42,7 @@ def event_named(services: Services, event_id: str) -> str:
 def _answer(outcome: RepairOutcome) -> dict[str, Any]:
     """What came of a repair, as `--json` prints it and in words."""
     status = outcome.status.value if outcome.status else "in_step"
-    done = verb(outcome.status)
-    told = [f"{done} {'; '.join(outcome.changes)}".strip()] if outcome.changes else []
-    if outcome.reason:
-        told.append(outcome.reason)
+    told = [what for what in (what_was_done(outcome), outcome.reason) if what]
     return {
         "vmid": outcome.vmid,
         "action": outcome.action.value,

@@ -12,6 +12,7 @@ from typing import Any
 
 from zlh_dagster.core import times
 from zlh_dagster.core.incidents import Incident
+from zlh_dagster.core.model import Action
 from zlh_dagster.core.repair import Finding, RepairOutcome, Status
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.core.rules import Severity
@@ -39,11 +40,13 @@ _COLOURS = {
 }
 _GOOD = _COLOURS[Severity.REPAIR]
 _MARKDOWN = re.compile(r"([\\*_~`|>#\[\]()<@]|:(?=//))")
-_VERBS: dict[Status | None, str] = {
-    Status.SUCCEEDED: "put back",
-    Status.DRY_RUN: "would put back",
-    Status.FAILED: "could not put back",
+_DOES = {
+    Action.CLEAR_STALE_OPERATION_LOCK: ("close", "closed"),
+    Action.FAIL_STUCK_PROVISIONING: ("close", "closed"),
+    Action.STOP_SUSPENDED_WORKLOAD: ("stop", "stopped"),
 }
+"""What an action does and did; every other one puts records back."""
+
 _WORDS: dict[Status | None, str] = {
     Status.SUCCEEDED: "done",
     Status.DRY_RUN: "would be done",
@@ -145,9 +148,16 @@ class Sent:
         return Sent(message, incidents)
 
 
-def verb(status: Status | None) -> str:
-    """What was done to the changes of an outcome."""
-    return _VERBS.get(status, "")
+def what_was_done(outcome: RepairOutcome) -> str:
+    """``put back cloudflare A mc-5000.example.gg (was missing)``; empty without a change."""
+    does, did = _DOES.get(outcome.action, ("put back", "put back"))
+    verbs: dict[Status | None, str] = {
+        Status.SUCCEEDED: did,
+        Status.DRY_RUN: f"would {does}",
+        Status.FAILED: f"could not {does}",
+    }
+    changes = "; ".join(outcome.changes)
+    return changes and f"{verbs.get(outcome.status, '')} {changes}".strip()
 
 
 def shorten(text: str, limit: int) -> str:
@@ -290,9 +300,7 @@ def _outcome_lines(outcomes: tuple[RepairOutcome, ...]) -> list[str]:
 
 
 def _outcome_line(outcome: RepairOutcome) -> str:
-    what = outcome.reason
-    if outcome.changes:
-        what = f"{verb(outcome.status)} {'; '.join(outcome.changes)}".strip()
+    what = what_was_done(outcome) or outcome.reason
     line = f"{outcome.name} {outcome.action.value}: {shorten(what, 300)}"
     if outcome.status in _WITH_REASON and outcome.changes and outcome.reason:
         line += f" - {shorten(outcome.reason, 300)}"

@@ -65,6 +65,11 @@ def normalise_name(name: str) -> str:
     return lowered.removesuffix(".")
 
 
+def srv_host(name: str) -> str:
+    """The host of an SRV record's name: what follows service and protocol."""
+    return name.split(".", 2)[2]
+
+
 def host_label(hostname: object, zone: str) -> str:
     """The label of a server in the zone.
 

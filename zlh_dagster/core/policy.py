@@ -17,6 +17,7 @@ from zlh_dagster.core.model import (
     Surface,
     rows_of,
 )
+from zlh_dagster.core.names import srv_host
 from zlh_dagster.core.repair import Decisions, Finding, Refusal, RepairRequest
 from zlh_dagster.core.rules import RULES, Kind
 
@@ -191,11 +192,12 @@ def _escalations(rows: pd.DataFrame) -> Iterable[Finding]:
 def _orphan_reports(orphans: pd.DataFrame) -> Iterable[Finding]:
     keys = orphans[["surface", "type", "name"]].drop_duplicates()
     for surface, kind, name in sorted(keys.itertuples(index=False, name=None)):
+        host = f"of {srv_host(name)}" if kind == "SRV" else name
         yield Finding(
             incident=f"{Kind.ORPHAN.value}:{surface}:{kind} {name}",
             severity=RULES[Kind.ORPHAN].message,
-            title=f"{surface}: {kind} {name} has no server",
-            text="Reported only: this controller deletes nothing.",
+            title=f"{surface}: {kind} {host} has no server",
+            text=f"{kind} {name} is reported only: this controller deletes nothing.",
             surface=Surface(surface),
             sources=(SOURCE_OF[Surface(surface)], PAYLOADS),
         )

@@ -1,6 +1,7 @@
 """Titles of messages: the worst first, for of a long one a phone shows the beginning.
 
-They have none of the characters that are escaped for Discord: a notification shows the backslash.
+Their own words have none of the characters that are escaped for Discord: a notification shows the
+backslash. What others have named (a registration, an operation, a pause's reason) is escaped.
 """
 
 from collections.abc import Mapping, Sequence

@@ -292,7 +292,7 @@ def _target_status(request: RepairRequest) -> str:
 
 def _describe(request: RepairRequest, row: dict[str, Any]) -> str:
     was = f"{row['type']} operation {row['id']} ({row['status']}, job {row['job']})"
-    return f"{was} → {_target_status(request)}"
+    return f"{was} as {_target_status(request)}"
 
 
 def _error(request: RepairRequest, row: dict[str, Any], run_id: str) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class WorkloadRepairs:
             return self._recorder.refuse(request, Refusal("agent_silent", str(error)))
         if state in STOPPED_STATES:
             return converged(request, f"the agent says {state}")
-        change = f"server {request.vmid}: {state} → {STOPPED}"
+        change = f"server {request.vmid} (was {state})"
         before = {"state": state, "billingStatus": row["billingStatus"]}
         if not batch.live:
             after = {"state": STOPPED}
