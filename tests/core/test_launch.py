@@ -133,6 +133,14 @@ def test_what_a_pause_keeps_back_is_not_asked_for_and_its_incidents_stay_open():
     assert set(made.incidents.back) == set(REQUEST.incidents)
 
 
+def test_what_is_held_back_is_not_asked_for_and_its_incidents_are_not_over():
+    """Mass drift or a guard hides the fault, and ends it not."""
+    told = known(*REQUEST.incidents, absent=True)
+    made = chosen(Decisions(lasting=(REQUEST,)), open_incidents=told)
+    assert made.repairs == ()
+    assert made.incidents.over == ()
+
+
 def test_a_failure_to_begin_lasts_until_a_run_can_begin_or_none_is_needed():
     failed = known(REPAIR_RUN_FAILED, absent=True, sources=())
     assert chosen(Decisions(repairs=(REQUEST,)), open_incidents=failed).incidents.over == ()

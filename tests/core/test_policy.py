@@ -18,6 +18,7 @@ from tests.core.builders import (
 )
 from zlh_dagster.core.compare import compare, empty_drift, orphans
 from zlh_dagster.core.desired import INVALID_COLUMNS
+from zlh_dagster.core.holds import Holds, Pause
 from zlh_dagster.core.messages import plain
 from zlh_dagster.core.model import Action, Surface
 from zlh_dagster.core.policy import PolicyConfig, action_for, decide
@@ -199,6 +200,8 @@ def test_a_guarded_server_is_held_and_neither_repaired_nor_escalated():
     ).records
     made = decisions(wanted, [])
     assert (made.repairs, made.findings, made.held) == ((), (), 10)
+    lasting = [(request.vmid, request.action) for request in made.lasting]
+    assert lasting == [(5000, Action.EDGE_REPUBLISH), (5001, Action.EDGE_REPUBLISH)]
 
 
 # --- mass drift: above both a fraction and a number of servers -----------------------------------
@@ -259,6 +262,24 @@ def test_mass_drift_of_one_surface_leaves_the_others_to_be_repaired():
     made = decisions(wanted, rows)
     assert [request.surfaces for request in made.repairs] == [(TN,), (TN,)]
     assert [f.incident for f in made.findings] == ["mass_drift:cloudflare"]
+    assert [request.surfaces for request in made.lasting] == [(CF, TN)] * 2 + [(CF,)] * 4
+
+
+def test_what_a_closed_surface_keeps_back_lasts_whole():
+    """Velocity's part is still asked for; what was told was of both."""
+    wanted = fleet(2)
+    rows = gone(gone(in_step(wanted), 1, "cloudflare"), 1, "velocity", "BACKEND")
+    holds = Holds(0.0, {"surface:cloudflare": Pause("surface:cloudflare", "x", 0.0)})
+    made = decide(
+        compare(wanted, listing(rows)),
+        orphans=empty_drift(),
+        invalid=NOBODY,
+        desired=wanted,
+        config=PolicyConfig(),
+        holds=holds,
+    )
+    assert [request.action for request in made.repairs] == [Action.VELOCITY_REREGISTER]
+    assert [request.action for request in made.lasting] == [Action.EDGE_REPUBLISH]
 
 
 def test_a_velocity_restart_is_repaired_whatever_its_size():

@@ -11,6 +11,7 @@ from zlh_dagster.resources import discord, lease
 from zlh_dagster.resources.messages import KEY as MESSAGES
 from zlh_dagster.resources.preconditions import Checks
 from zlh_dagster.sandbox.cloudflare_records import new_record
+from zlh_dagster.sandbox.platform_rows import change_server
 from zlh_dagster.sandbox.publish import publish_database
 
 SRV = "_minecraft._tcp.mc-5000.example.gg"
@@ -71,6 +72,34 @@ def test_notifications_a_fault_that_is_mended_in_part_stays_one_incident(loop, s
         loop.minute()
     assert titles(sandbox)[-1] == "Over: Server 5000: repair failed: edge republish"
     assert sandbox.edge.discord.inbox()[0].current()["embeds"][0]["title"].startswith("Over")
+
+
+@pytest.mark.parametrize("held_by", ["mass drift", "maintenance", "suspension"])
+def test_notifications_a_fault_that_is_held_back_is_not_over(loop, sandbox, platform, held_by):
+    """What hides a failing repair from the loop does not mend it."""
+    sandbox.edge.faults.switch_on("cloudflare", "write_ignored")
+    sandbox.edge.cloudflare.remove(sandbox.edge.cloudflare.named(SRV)[0].id)
+    loop.minute()
+    sandbox.edge.faults.switch_off("cloudflare")
+    if held_by == "mass drift":
+        for record in sandbox.edge.cloudflare.records():
+            if record.type == "SRV":
+                sandbox.edge.cloudflare.remove(record.id)
+    elif held_by == "maintenance":
+        change_server(platform.engine, 5000, maintenanceReason="moving")
+    else:
+        change_server(platform.engine, 5000, billingStatus="suspended")
+    for _ in range(3):
+        loop.minute()
+    assert sandbox.edge.cloudflare.named(SRV) == []
+    assert "failed:5000:edge" in loop.services.incidents.all_open()
+    assert not any(title.startswith("Over") for title in titles(sandbox))
+    change_server(platform.engine, 5000, maintenanceReason=None, billingStatus="active")
+    publish_database(sandbox.edge, platform.engine)
+    for _ in range(2):
+        loop.minute()
+    assert "failed:5000:edge" not in loop.services.incidents.all_open()
+    assert any("over" in title.lower() for title in titles(sandbox))
 
 
 def test_notifications_what_one_surface_takes_does_not_end_the_failure_of_another(loop, sandbox):

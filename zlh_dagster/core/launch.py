@@ -56,7 +56,8 @@ def choose(
         live: Whether repairs write.
         now: Seconds since the epoch.
     """
-    wanted = [*decisions.repairs, *(request for request, _ in decisions.kept_back)]
+    kept_back = (request for request, _ in decisions.kept_back)
+    wanted = (*decisions.repairs, *kept_back, *decisions.lasting)
     lasting = {name for request in wanted for name in request.incidents}
     repairs = tuple(
         request

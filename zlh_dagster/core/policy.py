@@ -76,15 +76,15 @@ def decide(
     Returns:
         At most one repair for each server, and the findings that are told instead.
     """
-    free = drift[drift["guard"].isna()]
+    free = drift["guard"].isna()
     can = np.array(
         [
             fixable(Surface(surface), DriftKind(kind))
-            for surface, kind in zip(free["surface"], free["kind"], strict=True)
+            for surface, kind in zip(drift["surface"], drift["kind"], strict=True)
         ],
         dtype=bool,
     )
-    mendable, other = free[can], free[~can]
+    mendable, other = drift[free & can], drift[free & ~can]
     findings = [*_escalations(other), *_orphan_reports(orphans), *_invalid_reports(invalid)]
     for kind, surfaces in _DRIFTS.items():
         if RULES[kind].asks_for() is None:
@@ -103,13 +103,28 @@ def decide(
         for surface in closed
         for request in _repairs(mendable[mendable["surface"] == surface.value])
     ]
-    repairs, of_servers = kept_back(_repairs(mendable[~on_closed]), holds)
+    asked_for = mendable[~on_closed]
+    repairs, of_servers = kept_back(_repairs(asked_for), holds)
     return Decisions(
         repairs=tuple(repairs),
         findings=tuple(findings),
         kept_back=(*on_hold, *of_servers),
-        held=len(drift) - len(free),
+        held=len(drift) - int(free.sum()),
+        lasting=tuple(_lasting(drift[can], asked_for)),
     )
+
+
+def _lasting(mendable: pd.DataFrame, asked_for: pd.DataFrame) -> Iterable[RepairRequest]:
+    """Repairs of the servers some of whose drift is not asked for; without reasons, for speed."""
+    held = mendable.loc[~mendable.index.isin(asked_for.index), "vmid"].unique().tolist()
+    of_server: dict[int, tuple[Surface, ...]] = dict.fromkeys(map(int, held), ())
+    rows = mendable[mendable["vmid"].isin(held)]
+    for surface in Surface:
+        for vmid in rows.loc[rows["surface"] == surface.value, "vmid"].unique().tolist():
+            of_server[int(vmid)] += (surface,)
+    actions = {surfaces: action_for(surfaces) for surfaces in set(of_server.values())}
+    for vmid, surfaces in of_server.items():
+        yield RepairRequest(vmid, actions[surfaces], surfaces)
 
 
 def sources_of(request: RepairRequest) -> tuple[str, ...]:

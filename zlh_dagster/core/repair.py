@@ -224,9 +224,12 @@ class Decisions:
         findings: What to tell.
         kept_back: What a pause or an open breaker keeps from being asked for, and why.
         held: Drifts of servers that are guarded (suspended, in maintenance, …).
+        lasting: Repairs of which a guard, mass drift or a surface's pause or breaker holds back a
+            part or all, as they would be asked for without: what was told of them is not over.
     """
 
     repairs: tuple[RepairRequest, ...] = ()
     findings: tuple[Finding, ...] = ()
     kept_back: tuple[tuple[RepairRequest, Refusal], ...] = ()
     held: int = 0
+    lasting: tuple[RepairRequest, ...] = ()
