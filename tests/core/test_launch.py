@@ -148,6 +148,14 @@ def test_a_failure_to_begin_lasts_until_a_run_can_begin_or_none_is_needed():
     assert chosen(Decisions(), open_incidents=failed).incidents.over == (REPAIR_RUN_FAILED,)
 
 
+@pytest.mark.parametrize("name", ["run_failed:digest", "run_failed:retention"])
+def test_a_failed_job_lasts_until_its_own_next_success_calls_it_absent(name):
+    made = chosen(Decisions(), open_incidents=known(name, sources=())).incidents
+    assert (made.over, made.absent) == ((), ())
+    made = chosen(Decisions(), open_incidents=known(name, absent=True, sources=())).incidents
+    assert (made.over, made.back) == ((name,), ())
+
+
 def test_a_reminder_alone_is_worth_a_run():
     told = known(FINDING.incident)
     old = replace(told[FINDING.incident], opened_at=NOW - REMINDERS[0])

@@ -5,15 +5,18 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from tests.clock import pass_time
 from tests.harness import statuses, titles, writes
 from zlh_dagster.assets.specs import TICK_ASSETS
 from zlh_dagster.definitions import defs
+from zlh_dagster.resources import discord
 from zlh_dagster.resources.history import counted
 from zlh_dagster.sandbox.cloudflare_records import new_record
 
@@ -226,12 +229,57 @@ def test_a_killed_run_is_told_by_the_sensor_once(loop, sandbox):
 
 def test_a_job_that_fails_every_minute_is_told_once(loop, sandbox):
     for _ in range(3):
-        run = loop.instance.create_run_for_job(
-            loop.definitions.resolve_job_def("observe"), status=dg.DagsterRunStatus.STARTED
-        )
-        loop.instance.report_run_failed(run, "the disk is full")
-        tell(loop, run.run_id, "observe")
+        fails(loop, "observe")
     assert titles(sandbox) == ["observe failed"]
+
+
+def test_a_job_that_fails_now_and_then_is_told_once_and_over_after_two_good_ticks(loop, sandbox):
+    for _ in range(3):
+        fails(loop, "observe")
+        loop.minute()
+    assert titles(sandbox) == ["observe failed"]
+    loop.minute()
+    loop.minute()
+    assert titles(sandbox) == ["observe failed", "Over: observe failed"]
+    first = sandbox.edge.discord.inbox()[0].current()["embeds"][0]
+    assert first["title"] == "Over: observe failed"
+
+
+@pytest.mark.parametrize("job", ["digest", "retention"])
+def test_a_job_that_fails_is_over_when_it_succeeds_and_not_before(loop, sandbox, job):
+    fails(loop, job)
+    for _ in range(3):
+        loop.minute()
+    assert titles(sandbox) == [f"{job} failed"]
+    made = loop.definitions.resolve_job_def(job)
+    assert made.execute_in_process(instance=loop.instance).success
+    fails(loop, job)
+    loop.minute()
+    assert f"Over: {job} failed" not in titles(sandbox), "it failed once more before that was told"
+    assert made.execute_in_process(instance=loop.instance).success
+    loop.minute()
+    assert titles(sandbox)[-1] == f"Over: {job} failed"
+    assert sandbox.edge.discord.inbox()[0].current()["embeds"][0]["title"] == titles(sandbox)[-1]
+    assert loop.services.incidents.all_open() == {}
+
+
+@pytest.mark.parametrize("job", ["retention", "observe"])
+def test_a_failed_run_that_discord_did_not_take_is_told_again(loop, sandbox, monkeypatch, job):
+    """By a tick, where there is one, else when it fails again."""
+    monkeypatch.setattr(discord, "LONGEST_WAIT", 0.0)
+    sandbox.edge.faults.switch_on("discord", "status", code=429, retry_after=60)
+    fails(loop, job)
+    sandbox.edge.faults.switch_off("discord")
+    for minutes in (0, 6, 6):
+        pass_time(loop.services, minutes=minutes)
+        if job == "retention":
+            loop.minute()
+        else:
+            fails(loop, job)
+    [message] = sandbox.edge.discord.inbox()
+    embed = message.payload["embeds"][0]
+    assert embed["title"] == f"Still open: {job} failed"
+    assert "the disk is full" in embed["description"]
 
 
 def test_a_ledger_that_is_missing_is_told_once_and_again_when_it_is_missing_anew(
@@ -253,10 +301,29 @@ def test_a_ledger_that_is_missing_is_told_once_and_again_when_it_is_missing_anew
     rename("gone", "RepairEvent")
     loop.minute()
     assert statuses(loop.services) == ["succeeded"]
+    assert titles(sandbox)[1:] == ["Repaired server 5000; Over: level1 repair failed"]
+    first = sandbox.edge.discord.inbox()[0].current()["embeds"][0]
+    assert first["title"] == "Over: level1 repair failed"
     rename("RepairEvent", "gone")
     delete_srv(sandbox)
     loop.minute()
-    assert [m.level for m in sandbox.edge.discord.inbox()] == ["critical", "repair", "critical"]
+    assert titles(sandbox)[2:] == ["level1 repair failed"]
+
+
+def test_a_failure_that_lasts_is_reminded_of_by_what_fails(loop, sandbox, platform):
+    """No run can begin that would remind of it."""
+    with platform.engine.begin() as connection:
+        connection.exec_driver_sql('ALTER TABLE "RepairEvent" RENAME TO gone')
+    delete_srv(sandbox)
+    loop.minute()
+    for incident in loop.services.incidents.all_open().values():
+        an_hour_ago = replace(incident, opened_at=incident.opened_at - 3601)
+        loop.services.incidents.close([incident.name])
+        loop.services.incidents.open(an_hour_ago)
+    loop.minute()
+    loop.minute()
+    assert titles(sandbox) == ["level1 repair failed", "Still open: level1 repair failed"]
+    assert "zlh db upgrade" in sandbox.edge.discord.inbox()[-1].payload["embeds"][0]["description"]
 
 
 def test_a_database_that_stays_away_is_told_once(loop, sandbox, platform):
@@ -266,6 +333,15 @@ def test_a_database_that_stays_away_is_told_once(loop, sandbox, platform):
     for _ in range(loop.services.settings.zlh_surface_failures_to_open + 3):
         loop.minute()
     assert len(sandbox.edge.discord.inbox()) == 1
+
+
+def fails(loop, job: str) -> None:
+    """A run of a job that failed without a hook."""
+    run = loop.instance.create_run_for_job(
+        loop.definitions.resolve_job_def(job), status=dg.DagsterRunStatus.STARTED
+    )
+    loop.instance.report_run_failed(run, "the disk is full")
+    tell(loop, run.run_id, job)
 
 
 def tell(loop, run_id: str, job: str) -> None:

@@ -246,3 +246,15 @@ def test_repair_runs_that_fail_are_not_healthy(loop):
         Incident(REPAIR_RUN_FAILED, Severity.CRITICAL, title, opened_at=now - 600)
     )
     assert "level1_repair fails since 10 min" in look(loop.services).line()
+
+
+@pytest.mark.usefixtures("daemon")
+def test_repair_runs_that_begin_again_are_healthy_though_discord_cannot_be_told(loop, sandbox):
+    loop.minute()
+    failed = Incident(REPAIR_RUN_FAILED, Severity.CRITICAL, "x", opened_at=time.time())
+    loop.services.incidents.open(failed)
+    sandbox.edge.faults.switch_on("discord", "status", code=404)
+    sandbox.edge.velocity.restart()
+    loop.minute()
+    assert REPAIR_RUN_FAILED in loop.services.incidents.all_open()
+    assert look(loop.services).healthy

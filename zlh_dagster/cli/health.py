@@ -89,7 +89,7 @@ def look(services: Services, *, now: float | None = None) -> Health:
     try:
         last = services.pulse.last()
         leader = services.leadership.current()
-        failing = [i for n, i in services.incidents.all_open().items() if n in OF_ITSELF]
+        known = [i for n, i in services.incidents.all_open().items() if n in OF_ITSELF]
     except RedisUnavailable as error:
         return Health(problems=[str(error)])
     age = None if last is None else moment - last
@@ -102,6 +102,8 @@ def look(services: Services, *, now: float | None = None) -> Health:
         problems.append("nobody leads: the drift sensor does not run")
     else:
         role = "leading" if leader.deployment == services.deployment else "standby"
+    # What is over but could not be told yet is no problem any more.
+    failing = [i for i in known if i.absent_since is None]
     problems += [f"{i.title} since {words(max(moment - i.opened_at, 0))}" for i in failing]
     # With a deployment of several machines the daemon may be on another one, whose tick is fresh.
     if (problems or settings.zlh_deployment is None) and not _daemon_lives(settings.home):

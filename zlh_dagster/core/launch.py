@@ -67,8 +67,12 @@ def choose(
     if repairs or any(f.incident not in open_incidents for f in decisions.findings):
         # Whether repair runs can begin again is seen when this one does.
         lasting.add(REPAIR_RUN_FAILED)
-    # Only their own next success ends what other jobs failed at.
-    lasting.update(name for name in open_incidents if name.startswith(_ENDED_BY_THEIR_OWN_RUNS))
+    # Only their own next success, which calls it absent, ends what other jobs failed at.
+    lasting.update(
+        name
+        for name in _ENDED_BY_THEIR_OWN_RUNS
+        if name in open_incidents and open_incidents[name].absent_since is None
+    )
     changes = follow(
         open_incidents, findings=decisions.findings, lasting=lasting, unseen=unseen, now=now
     )

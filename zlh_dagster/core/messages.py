@@ -273,6 +273,12 @@ def still_text(incident: Incident, now: float) -> str:
     return f"Still open after {times.words(now - incident.opened_at)}: {incident.title}"
 
 
+def reminder(message: Message, incident: Incident, now: float) -> Message:
+    """A message about what fails, as it is told again."""
+    lines = (f"{still_text(incident, now)}.", *message.lines)
+    return replace(message, title=f"Still open: {message.title}", lines=lines)
+
+
 def run_failed(*, job: str, run_id: str, error: str) -> Message:
     """A run ended without doing its work."""
     return Message(
@@ -282,6 +288,16 @@ def run_failed(*, job: str, run_id: str, error: str) -> Message:
         footer=f"run {run_id[:8]}",
         run_id=run_id,
         topics=("run_failed",),
+    )
+
+
+def sensor_failed(error: str) -> Message:
+    """The drift sensor ended with an error of its own."""
+    return Message(
+        severity=Severity.CRITICAL,
+        title="The drift sensor fails: nothing is repaired",
+        lines=(error, "The stack trace is in Dagster, under Automation."),
+        topics=("sensor_failed",),
     )
 
 

@@ -5,20 +5,16 @@ the run with a tag, and the other one keeps quiet.
 """
 
 import json
-import time
 from collections.abc import Callable
 
 import dagster as dg
 
-from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.launch import REPAIR_RUN_FAILED
 from zlh_dagster.core.messages import run_failed
 from zlh_dagster.core.result import BatchResult
-from zlh_dagster.core.rules import Severity
 from zlh_dagster.resources.batch import CONTROLLER, OPERATOR
-from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
-from zlh_dagster.resources.teller import tell
+from zlh_dagster.resources.teller import tell, tell_failing
 
 TOLD_TAG = "zlh/told"
 RESULT = "result"
@@ -35,15 +31,6 @@ def claim(instance: dg.DagsterInstance, run_id: str) -> bool:
     if run is not None:
         instance.add_run_tags(run_id, {TOLD_TAG: "yes"})
     return True
-
-
-def is_news(services: Services, incident: str, title: str) -> bool:
-    """Whether an incident was not open; what fails every minute is told once while it lasts."""
-    opened = Incident(incident, Severity.CRITICAL, title, opened_at=time.time())
-    try:
-        return services.incidents.open(opened)
-    except RedisUnavailable:
-        return True
 
 
 def repaired_hook(services_key: str = "services") -> dg.HookDefinition:
@@ -79,15 +66,16 @@ def failed_hook(services_key: str = "services") -> dg.HookDefinition:
                 value = json.loads(str(error.metadata[RESULT].value))
                 _tell_batch(context, services_key, BatchResult.from_json(value))
                 return
+            # What is not told here on purpose is not told by the sensor either.
+            if not claim(context.instance, context.run_id):
+                return
             text = str(error) if error else ""
             services: Services = getattr(context.resources, services_key)
-            news = _by_hand(context) or is_news(
-                services, REPAIR_RUN_FAILED, f"{context.job_name} fails"
-            )
-            # What is not told here on purpose is not told by the sensor either.
-            if claim(context.instance, context.run_id) and news:
-                message = run_failed(job=context.job_name, run_id=context.run_id, error=text)
+            message = run_failed(job=context.job_name, run_id=context.run_id, error=text)
+            if _by_hand(context):
                 services.discord.send(message)
+            else:
+                tell_failing(services, REPAIR_RUN_FAILED, message)
 
         _safely(context, told)
 

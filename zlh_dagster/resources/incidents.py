@@ -27,6 +27,14 @@ class Incidents:
         """Opens an incident; returns whether it was not open before."""
         return self._table.put_new(incident.name, incident.to_json())
 
+    def found(self, incident: Incident) -> Incident | None:
+        """Opens an incident, or keeps that it lasts; returns it as it was open, or ``None``."""
+        if self.open(incident):
+            return None
+        self._update(incident.name, absent_since=None)
+        # One that was closed just now was told by whoever closed it.
+        return self.all_open().get(incident.name, incident)
+
     def close(self, names: Collection[str]) -> None:
         """Closes incidents."""
         self._table.remove(*names)

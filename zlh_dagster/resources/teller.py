@@ -1,9 +1,12 @@
-"""Tells Discord what a run did, and brings the messages of incidents that are over up to date."""
+"""Tells Discord what runs did, and brings the messages of incidents that are over up to date."""
 
 import logging
 import time
+from collections.abc import Collection
+from dataclasses import replace
 
-from zlh_dagster.core.messages import Sent, batch_message, over_text
+from zlh_dagster.core.incidents import Incident
+from zlh_dagster.core.messages import Message, Sent, batch_message, over_text, reminder
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.core.rules import Severity
 from zlh_dagster.resources.redis import RedisUnavailable
@@ -27,24 +30,66 @@ def tell(services: Services, result: BatchResult, *, run_id: str, requested_by: 
     message = batch_message(
         clean, run_id=run_id, requested_by=requested_by, now=now, channels=channels
     )
-    message_id = services.discord.post(message) if message is not None else None
+    if message is None:
+        return False
+    if not _post(services, message, opened=result.opened, due=result.due, now=now):
+        # What is over stays open until that is told: the next tick finds it over again.
+        return True
     try:
-        if message is not None and message_id:
-            names = result.opened
-            if names:
-                services.messages.keep(message_id, Sent(message, dict.fromkeys(names, "")))
-        if message is not None and message_id is None and message.severity in channels:
-            # What is over stays open until that is told: the next tick finds it over again.
-            names = (*result.opened, *(incident.name for incident in result.due))
-            services.incidents.untold(names, now=now)
-            return True
-        services.incidents.told(result.opened, message_id)
-        services.incidents.reminded(result.due, now=now)
         _edit(services, result, now=now)
         services.incidents.close([incident.name for incident in result.over])
     except RedisUnavailable as error:
         _log.warning("%s", error)
-    return message is not None
+    return True
+
+
+def tell_failing(services: Services, name: str, message: Message) -> None:
+    """Tells what may fail every minute: as an incident, once and when a reminder is due.
+
+    While Redis does not answer nothing is known of what was told, and it is told each time.
+
+    Args:
+        services: Of this deployment.
+        name: Of the incident.
+        message: What failed, its first line why.
+    """
+    now = time.time()
+    message = replace(message, lines=tuple(services.redactor.text(line) for line in message.lines))
+    # Untold until the message is sent: a process that dies before is made up for.
+    new = Incident(name, message.severity, message.title, message.lines[0], opened_at=now)
+    try:
+        known = services.incidents.found(replace(new, untold_at=now))
+    except RedisUnavailable:
+        services.discord.send(message)
+        return
+    if known is None:
+        _post(services, message, opened=(name,), now=now)
+    elif known.reminder_due(now):
+        _post(services, reminder(message, known, now), due=(known,), now=now)
+
+
+def _post(
+    services: Services,
+    message: Message,
+    *,
+    opened: Collection[str] = (),
+    due: Collection[Incident] = (),
+    now: float,
+) -> bool:
+    """Sends a message and keeps what it told; returns whether that is done, if only in the log."""
+    message_id = services.discord.post(message)
+    try:
+        if message_id is None and services.discord.takes(message.severity):
+            services.incidents.untold((*opened, *(incident.name for incident in due)), now=now)
+            return False
+        if message_id and opened:
+            services.messages.keep(message_id, Sent(message, dict.fromkeys(opened, "")))
+        services.incidents.told(opened, message_id)
+        services.incidents.reminded(due, now=now)
+    except RedisUnavailable as error:
+        _log.warning("%s", error)
+        return False
+    return True
 
 
 def _edit(services: Services, result: BatchResult, *, now: float) -> None:

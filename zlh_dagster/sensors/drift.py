@@ -17,10 +17,11 @@ import dagster as dg
 from zlh_dagster.assets.drift import DRIFT, IN_STEP, drift_metadata
 from zlh_dagster.core.judge import Judgement, Tick
 from zlh_dagster.core.launch import DRIFT_SENSOR_FAILED, Launch
+from zlh_dagster.core.messages import sensor_failed
 from zlh_dagster.core.pulse import why_not_good
 from zlh_dagster.core.retention import EVENTFUL_TAG, NEW_DRIFT, TICK_RUN_TAG
 from zlh_dagster.core.snapshot import AHEAD_SECONDS, NotNow, require_one_fresh_tick
-from zlh_dagster.hooks.discord import REQUESTED_BY_TAG, is_news
+from zlh_dagster.hooks.discord import REQUESTED_BY_TAG
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR, run_config
 from zlh_dagster.jobs.observe import OBSERVE, UNFINISHED
 from zlh_dagster.resources.batch import CONTROLLER
@@ -29,6 +30,7 @@ from zlh_dagster.resources.pulse import HEARTBEAT, call_heartbeat
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.snapshots import SnapshotMissing
+from zlh_dagster.resources.teller import tell_failing
 from zlh_dagster.resources.ticks import load_tick
 
 LOOK_SECONDS = 6.0
@@ -181,13 +183,9 @@ def _tick_is_near(instance: dg.DagsterInstance) -> bool:
 
 def _tell_error(services: Services, error: Exception) -> None:
     """Dagster shows a sensor's error in its UI only; nobody looks there at night."""
-    title = "The drift sensor fails: nothing is repaired"
+    message = sensor_failed(f"{type(error).__name__}: {error}")
     try:
-        if is_news(services, DRIFT_SENSOR_FAILED, title):
-            text = f"{type(error).__name__}: {error}"
-            services.discord.critical(
-                title, text, "The stack trace is in Dagster, under Automation."
-            )
+        tell_failing(services, DRIFT_SENSOR_FAILED, message)
     except Exception:  # noqa: BLE001 - the error itself is what must be raised
         _log.exception("the sensor's error could not be told")
 

@@ -3,10 +3,11 @@
 import dagster as dg
 
 from zlh_dagster.core.messages import run_failed
-from zlh_dagster.hooks.discord import REQUESTED_BY_TAG, claim, is_news
+from zlh_dagster.hooks.discord import REQUESTED_BY_TAG, claim
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR
 from zlh_dagster.resources.batch import CONTROLLER
 from zlh_dagster.resources.services import Services
+from zlh_dagster.resources.teller import tell_failing
 
 
 def run_failure_sensor() -> dg.SensorDefinition:
@@ -25,12 +26,11 @@ def run_failure_sensor() -> dg.SensorDefinition:
         run = context.dagster_run
         if not claim(context.instance, run.run_id):
             return
-        by_hand = run.job_name == LEVEL1_REPAIR and (run.tags.get(REQUESTED_BY_TAG) != CONTROLLER)
-        if not by_hand and not is_news(
-            services, f"run_failed:{run.job_name}", f"{run.job_name} fails"
-        ):
-            return
         error = context.failure_event.message or ""
-        services.discord.send(run_failed(job=run.job_name, run_id=run.run_id, error=error))
+        message = run_failed(job=run.job_name, run_id=run.run_id, error=error)
+        if run.job_name == LEVEL1_REPAIR and run.tags.get(REQUESTED_BY_TAG) != CONTROLLER:
+            services.discord.send(message)
+        else:
+            tell_failing(services, f"run_failed:{run.job_name}", message)
 
     return tell_failed_runs
