@@ -17,6 +17,7 @@ from zlh_dagster.core.fleet import (
     containers_frame,
     open_operations_frame,
     operations_frame,
+    with_reserved,
 )
 from zlh_dagster.core.times import instant, iso
 
@@ -90,3 +91,37 @@ def test_a_time_without_a_zone_is_refused():
         instant("2030-01-01T00:00:00.000000")
     with pytest.raises(ValueError, match="Invalid isoformat"):
         instant("soon")
+
+
+def creation(**values):
+    return {"vmid": None, "type": "create", "status": "queued", "unreadable": None, **values}
+
+
+@pytest.mark.parametrize("null", NULLS)
+def test_an_operation_has_the_one_vmid_that_it_names_or_that_is_reserved_for_it(null):
+    row = creation(vmid=null)
+    assert with_reserved(row, [5900])["vmid"] == 5900
+    assert with_reserved(row, [])["vmid"] is None
+    assert with_reserved(creation(vmid=5900), [5900]) == creation(vmid=5900)
+    assert with_reserved(creation(vmid=5900), []) == creation(vmid=5900)
+
+
+@pytest.mark.parametrize(
+    ("named", "reserved", "why"),
+    [
+        (None, [5900, 5901], "vmid: none in the row, 5900, 5901 reserved for it"),
+        (5000, [5900], "vmid: 5000 in the row, 5900 reserved for it"),
+        (None, [None], "vmid: none in the row, ? reserved for it"),
+        (5900, [5900, None], "vmid: 5900 in the row, 5900, ? reserved for it"),
+    ],
+)
+def test_a_queued_creation_with_several_vmids_is_unreadable(named, reserved, why):
+    row = creation(vmid=named)
+    assert with_reserved(row, reserved) == {**row, "unreadable": why}
+    for other in (creation(vmid=named, status="running"), creation(vmid=named, type="restart")):
+        assert with_reserved(other, reserved) == other, "it gives nothing back"
+
+
+def test_what_cannot_be_read_stays_so_whatever_is_reserved():
+    row = creation(unreadable="vmid: 'abc' is not an integer of 32 bits")
+    assert with_reserved(row, [5900]) == row

@@ -16,6 +16,8 @@ from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.sandbox.platform_rows import (
     change_server,
     write_operation,
+    write_ports,
+    write_reservation,
 )
 from zlh_dagster.schema.tables import (
     container_instance,
@@ -222,6 +224,34 @@ def test_without_a_listing_of_containers_nothing_is_released(loop, sandbox, db, 
     assert operation(db, made)["status"] == "queued"
     assert reserved(db)
     assert loop.services.ledger.events()[0]["error"]["code"] == "proxmox_unseen"
+
+
+def test_a_creation_that_names_no_vmid_gives_back_the_one_reserved_for_it(loop, sandbox, db, redis):
+    """The API reserves first, and writes the VMID into the operation later."""
+    made = queued(db, redis, vmid=None)
+    write_reservation(db, vmid=NEW, operation_id=made)
+    write_ports(db, [25601, 25602], allocatedTo=NEW)
+    assert two_ticks(loop)[-1].success
+    assert operation(db, made)["status"] == "failed"
+    assert not reserved(db)
+    assert ports(db) == [(25601, "free", None), (25602, "free", None)]
+    [event] = loop.services.ledger.events()
+    assert (event["action"], event["status"]) == ("fail_stuck_provisioning", "succeeded")
+    assert (event["vmid"], event["after"]["released"]["vmid"]) == (NEW, NEW)
+    assert titles(sandbox) == [f"Repaired server {NEW}"]
+
+
+@pytest.mark.parametrize("vmid", [None, NEW])
+def test_a_creation_with_two_vmids_is_told_and_left_alone(loop, sandbox, db, redis, vmid):
+    made = queued(db, redis, vmid=vmid)
+    for other in (NEW + 1, NEW + 2):
+        write_reservation(db, vmid=other, operation_id=made)
+    two_ticks(loop)
+    assert operation(db, made)["status"] == "queued"
+    assert reserved(db, NEW + 1)
+    assert reserved(db, NEW + 2)
+    assert statuses(loop.services) == []
+    assert titles(sandbox) == [f"Operation {made}: it cannot be judged"]
 
 
 def test_a_container_with_that_vmid_keeps_what_it_holds(loop, sandbox, db, redis):

@@ -170,8 +170,25 @@ def test_a_stuck_creation_fails_and_gives_back_its_vmid_and_its_ports(run, db):
     assert event["after"]["released"] == {"vmid": NEW, "ports": [25601, 25602]}
 
 
+def reserve(db, *vmids):
+    """Only these VMIDs are reserved for the stuck creation."""
+    with db.begin() as connection:
+        connection.execute(sa.delete(vmid_reservation))
+    for vmid in vmids:
+        write_reservation(db, vmid=vmid, operation_id="stuck", reservedAt=ago(minutes=16))
+
+
+def test_a_creation_that_names_no_vmid_gives_back_the_one_reserved_for_it(run, db):
+    change(db, "stuck", vmid=None)
+    outcome = run(FAIL)
+    assert code(outcome) == ("succeeded", "")
+    assert outcome.reason == f"released VMID {NEW}, ports 25601, 25602"
+    assert run.bench.proxmox.asked == 1
+
+
 def test_a_creation_that_never_got_a_vmid_is_failed_without_asking_proxmox(run, db):
     change(db, "stuck", vmid=None)
+    reserve(db)
     outcome = run(replace(FAIL, vmid=None), proxmox=Proxmox(error="down"))
     assert code(outcome) == ("succeeded", "")
     assert run.bench.proxmox.asked == 0
@@ -284,6 +301,40 @@ def test_an_operation_of_another_server_is_not_closed_past_that_servers_guards(r
 def test_a_container_of_that_vmid_keeps_all_that_it_may_use(run, db):
     there = Proxmox([*ACTIVE, {"vmid": NEW, "status": "stopped"}])
     assert refused(run, db, FAIL, proxmox=there) == "container_exists"
+
+
+@pytest.mark.parametrize(
+    ("proxmox", "why"),
+    [
+        (Proxmox([*ACTIVE, {"vmid": NEW, "status": "stopped"}]), "container_exists"),
+        (Proxmox(error="HTTP 500"), "proxmox_unseen"),
+        (False, "proxmox_unseen"),
+    ],
+    ids=["exists", "fails", "off"],
+)
+def test_a_vmid_that_only_the_reservation_names_is_looked_for_as_well(run, db, proxmox, why):
+    change(db, "stuck", vmid=None)
+    assert refused(run, db, FAIL, proxmox=proxmox) == why
+
+
+def test_the_guards_of_the_reserved_vmid_hold_too(run, db):
+    change(db, "stuck", vmid=None)
+    reserve(db, 5003)
+    assert refused(run, db, replace(FAIL, vmid=5003)) == "lifecycle"
+
+
+def test_a_creation_that_got_its_vmid_since_the_tick_is_left_to_the_next_one(run, db):
+    change(db, "stuck", vmid=None)
+    assert refused(run, db, replace(FAIL, vmid=None)) == "other_server"
+
+
+@pytest.mark.parametrize("named", [None, NEW])
+def test_two_vmids_of_one_creation_are_not_chosen_between(run, db, named):
+    change(db, "stuck", vmid=named)
+    reserve(db, NEW + 1, NEW + 2)
+    assert refused(run, db, replace(FAIL, vmid=named)) == "row_unusable"
+    message = run.bench.events()[-1]["error"]["message"]
+    assert f"{NEW + 1}, {NEW + 2} reserved for it" in message
 
 
 @pytest.mark.parametrize("proxmox", [Proxmox(error="HTTP 500"), False], ids=["fails", "off"])
@@ -406,6 +457,26 @@ def test_a_row_that_changes_between_look_and_write_is_not_written_to(
     assert table_rows(db, vmid_reservation, port_pool) == before
     [event] = run.bench.events()
     assert (event["status"], event["error"]["code"]) == ("refused", "changed_meanwhile")
+
+
+@pytest.mark.parametrize("vmid", [NEW, None])
+def test_a_vmid_that_is_reserved_between_look_and_write_keeps_the_creation(
+    run, db, monkeypatch, vmid
+):
+    """It would be nobody's from then on, for a failed creation is not looked at again."""
+    change(db, "stuck", vmid=vmid)
+    reserve(db)
+    ledger, opened = run.bench.services.ledger, run.bench.services.ledger.open
+
+    def and_then_one_is_reserved(entry):
+        event_id = opened(entry)
+        write_reservation(db, vmid=NEW + 1, operation_id="stuck")
+        return event_id
+
+    monkeypatch.setattr(ledger, "open", and_then_one_is_reserved)
+    before = table_rows(db, provisioning_operation, port_pool)
+    assert code(run(replace(FAIL, vmid=vmid))) == ("refused", "changed_meanwhile")
+    assert table_rows(db, provisioning_operation, port_pool) == before
 
 
 @BOTH

@@ -185,6 +185,36 @@ def test_an_operation_that_has_nothing_yet_is_read_with_nulls(engine):
     assert all(row[name] is None for name in EMPTY if name != "vmid")
 
 
+@pytest.mark.parametrize("status", ["queued", "running"])
+def test_an_operation_that_names_no_vmid_has_the_one_reserved_for_it(engine, status):
+    operation(engine, status=status, vmid=None)
+    reserve(engine, vmid=5900)
+    reserve(engine, vmid=5901, released=NOW)
+    reserve(engine, "op-2", vmid=5902)
+    row = read_open(engine).iloc[0]
+    assert (row["vmid"], row["unreadable"]) == (5900, None)
+
+
+UNCLEAR = "vmid: 5000 in the row, 5900 reserved for it"
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "why"),
+    [
+        ("create", "queued", UNCLEAR),
+        ("create", "running", None),
+        ("restart", "queued", None),
+    ],
+)
+def test_another_vmid_than_the_reserved_one_matters_where_it_would_be_given_back(
+    engine, kind, status, why
+):
+    operation(engine, type=kind, status=status)
+    reserve(engine, vmid=5900)
+    row = read_open(engine).iloc[0]
+    assert (row["vmid"], row["unreadable"]) == (5000, why)
+
+
 def test_an_unknown_operation_is_none_and_no_operations_are_an_empty_frame(engine):
     assert read_one(engine, "nobody") is None
     assert read_open(engine).empty
@@ -492,6 +522,13 @@ def test_an_operation_without_a_vmid_has_nothing_to_give_back(engine, stuck):
     operation(engine, "op-2", vmid=None)
     assert fail(engine, read_one(engine, "op-2")) == Released()
     assert held_ports(engine) == [25565, 25566, 25567]
+
+
+def test_an_operation_for_which_another_vmid_is_reserved_is_not_failed(engine, stuck):
+    reserve(engine, vmid=5900)
+    before = everything(engine)
+    assert fail(engine, stuck) is None
+    assert everything(engine) == before
 
 
 def test_an_operation_that_moved_gives_nothing_back(engine, stuck):

@@ -4,7 +4,7 @@ A frame is built column by column, so that a null stays a null: no integer becom
 absent text becomes NaN.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -47,7 +47,7 @@ OPEN_OPERATION_COLUMNS: dict[str, str] = {
     UNREADABLE: "object",
 }
 """Columns of a frame of operations as the platform database has them; times are texts, see
-:func:`zlh_dagster.core.times.iso`."""
+:func:`zlh_dagster.core.times.iso`, and ``vmid`` is as :func:`with_reserved` says."""
 
 OPERATION_COLUMNS: dict[str, str] = {
     **OPEN_OPERATION_COLUMNS,
@@ -139,6 +139,30 @@ def open_operations_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def operations_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A frame with :data:`OPERATION_COLUMNS`; what a row lacks becomes null."""
     return _frame(rows, OPERATION_COLUMNS)
+
+
+def with_reserved(operation: Mapping[str, Any], reserved: Collection[int | None]) -> dict[str, Any]:
+    """An operation with the VMID that is reserved for it, where it names none itself.
+
+    A queued creation gives its VMID back when it fails. One that has several is unreadable, for
+    nobody knows which of them it may have used.
+
+    Args:
+        operation: A row with ``OPEN_OPERATION_COLUMNS``.
+        reserved: VMIDs whose reservation is the operation's and not released; null where a
+            cell cannot be read.
+    """
+    if not absent(operation[UNREADABLE]):
+        return dict(operation)
+    named = operation["vmid"]
+    held = {*reserved} if absent(named) else {named, *reserved}
+    if len(held) <= 1 and None not in held:
+        return {**operation, "vmid": next(iter(held), None)}
+    if operation["type"] != "create" or operation["status"] != "queued":
+        return dict(operation)
+    own = "none" if absent(named) else named
+    others = ", ".join("?" if vmid is None else str(vmid) for vmid in reserved)
+    return {**operation, UNREADABLE: f"vmid: {own} in the row, {others} reserved for it"}
 
 
 def absent(value: Any) -> bool:

@@ -18,18 +18,20 @@ from zlh_dagster.core.fleet import (
     OPEN_OPERATION_COLUMNS,
     absent,
     open_operations_frame,
+    with_reserved,
 )
 from zlh_dagster.core.model import UNREADABLE
 from zlh_dagster.core.times import instant
 from zlh_dagster.resources import rows
 from zlh_dagster.resources.database import DatabaseError, explain
 from zlh_dagster.resources.reservations import Released, changed, release_vmid
-from zlh_dagster.schema.tables import provisioning_operation, repair_event
+from zlh_dagster.schema.tables import provisioning_operation, repair_event, vmid_reservation
 
 OPEN_STATUSES = ("queued", "running")
 _OPEN_COLUMNS = tuple(
     provisioning_operation.c[name] for name in OPEN_OPERATION_COLUMNS if name != UNREADABLE
 )
+_RESERVED_COLUMNS = (vmid_reservation.c.operationId, vmid_reservation.c.vmid)
 _TIMES = ("progressAt", "heartbeatAt", "leaseExpiresAt")
 _AS_READ = ("status", "jobId", *_TIMES, "updatedAt")
 
@@ -37,16 +39,22 @@ _AS_READ = ("status", "jobId", *_TIMES, "updatedAt")
 def read_open(engine: sa.Engine) -> pd.DataFrame:
     """All operations that are queued or running, as a frame with ``OPEN_OPERATION_COLUMNS``.
 
-    A cell that cannot be read is null, and ``unreadable`` says so.
+    One that names no VMID has the one that is reserved for it. A cell that cannot be read is null,
+    and ``unreadable`` says so.
 
     Raises:
         DatabaseError: If they cannot be read.
     """
-    table = provisioning_operation
-    where = table.c.status.in_(OPEN_STATUSES)
-    return open_operations_frame(
-        _rows(engine, rows.select(_OPEN_COLUMNS).where(where).order_by(table.c.id), _OPEN_COLUMNS)
-    )
+    columns = provisioning_operation.c
+    is_open = columns.status.in_(OPEN_STATUSES)
+    query = rows.select(_OPEN_COLUMNS).where(is_open).order_by(columns.id)
+    found = _rows(engine, query, _OPEN_COLUMNS)
+    theirs = vmid_reservation.c.operationId.in_(sa.select(columns.id).where(is_open))
+    held = rows.select(_RESERVED_COLUMNS).where(vmid_reservation.c.releasedAt.is_(None), theirs)
+    reserved: dict[str, list[int | None]] = {}
+    for row in _rows(engine, held.order_by(vmid_reservation.c.vmid), _RESERVED_COLUMNS):
+        reserved.setdefault(row["operationId"], []).append(row["vmid"])
+    return open_operations_frame(with_reserved(row, reserved.get(row["id"], ())) for row in found)
 
 
 def read_one(engine: sa.Engine, operation_id: str) -> dict[str, Any] | None:
@@ -107,9 +115,10 @@ def fail_provisioning(
 ) -> Released | None:
     """Closes an operation that never got anywhere as ``failed``, and gives back what it held.
 
-    Nothing is written when another operation of that VMID is open and something is to be given
-    back. Nothing is given back when the platform has a container of that VMID that is past
-    ``provisioning``, or the VMID is reserved for another operation.
+    Nothing is written when another VMID is reserved for it, or when another operation of its VMID
+    is open and something is to be given back. Nothing is given back when the platform has a
+    container of that VMID that is past ``provisioning``, or the VMID is reserved for another
+    operation.
 
     Args:
         engine: The platform database.
@@ -127,6 +136,7 @@ def fail_provisioning(
         DatabaseError: If it could not be written; then nothing was.
     """
     closing = _close(operation_row, "failed", error=error, fencing_token=fencing_token, now=now)
+    closing = closing.where(~_another_reserved(operation_row))
     if release and not absent(operation_row["vmid"]):
         closing = closing.where(~_others_open(operation_row))
     try:
@@ -139,6 +149,15 @@ def fail_provisioning(
             return release_vmid(connection, vmid=vmid, operation=operation, now=now)
     except SQLAlchemyError as failure:
         raise DatabaseError(explain(failure)) from None
+
+
+def _another_reserved(row: Mapping[str, Any]) -> sa.Exists:
+    """Whether the operation has a VMID that was not read: nobody would release it any more."""
+    columns = vmid_reservation.c
+    reserved = sa.exists().where(
+        columns.operationId == str(row["id"]), columns.releasedAt.is_(None)
+    )
+    return reserved if absent(row["vmid"]) else reserved.where(columns.vmid != int(row["vmid"]))
 
 
 def _others_open(row: Mapping[str, Any]) -> sa.Exists:
