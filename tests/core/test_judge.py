@@ -137,6 +137,52 @@ def test_an_unusable_row_is_told_and_its_records_are_no_orphans(containers, rows
     assert [f.incident for f in made.decisions.findings] == ["invalid:5000"]
 
 
+@pytest.fixture
+def now_rust(containers):
+    """The first server changed its game; what it had as a Minecraft server is still there."""
+    return [container(5000, "rust"), containers[1]]
+
+
+def left_over(made):
+    return [f.incident for f in made.decisions.findings if f.incident.startswith("orphan")]
+
+
+LEFT = [
+    "orphan:cloudflare:SRV _minecraft._tcp.mc-5000.example.gg",
+    "orphan:technitium:SRV _minecraft._tcp.mc-5000.example.gg",
+    "orphan:velocity:BACKEND mc-5000",
+]
+
+
+def test_what_a_server_left_behind_is_told_beside_what_it_lacks_now(now_rust, rows):
+    made = judged(tick_of(now_rust, rows))
+    assert left_over(made) == LEFT
+    assert made.counts()["orphan"] == 3
+    [request] = made.decisions.repairs
+    assert request.surfaces == (Surface.CLOUDFLARE, Surface.TECHNITIUM)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.UNOBSERVED, Outcome.OFF])
+@pytest.mark.parametrize("surface", list(Surface))
+def test_nothing_is_left_over_where_nothing_was_seen(now_rust, rows, surface, outcome):
+    made = judged(tick_of(now_rust, rows, **{surface.value: outcome}))
+    assert left_over(made) == [name for name in LEFT if surface.value not in name]
+
+
+def test_a_backend_is_left_over_also_while_no_zone_is_seen(now_rust, rows):
+    unseen = dict.fromkeys(("cloudflare", "technitium"), Outcome.UNOBSERVED)
+    assert left_over(judged(tick_of(now_rust, rows, **unseen))) == LEFT[2:]
+
+
+def test_without_payloads_nothing_is_left_over(now_rust, rows):
+    assert left_over(judged(tick_of(now_rust, rows, payloads=Outcome.UNOBSERVED))) == []
+
+
+def test_a_host_name_that_cannot_be_read_may_be_that_of_any_record(now_rust, rows):
+    nameless = container(5002, hostname=None, unreadable="hostname: is not text")
+    assert left_over(judged(tick_of([*now_rust, nameless], rows))) == []
+
+
 def test_what_could_not_be_seen_is_named_with_its_reason(containers, rows):
     tick = tick_of(containers, rows, cloudflare=Outcome.UNOBSERVED, velocity=Outcome.OFF)
     assert tick.unobserved == {"cloudflare": "cloudflare failed"}

@@ -17,7 +17,7 @@ from tests.core.builders import (
     without,
 )
 from zlh_dagster.core.compare import compare, empty_drift, orphans
-from zlh_dagster.core.desired import INVALID_COLUMNS
+from zlh_dagster.core.desired import INVALID_COLUMNS, desired_frame
 from zlh_dagster.core.holds import Holds, Pause
 from zlh_dagster.core.messages import plain
 from zlh_dagster.core.model import Action, Surface
@@ -313,7 +313,7 @@ def orphan_rows(names: list[str], surface: str = "cloudflare"):
         {"surface": surface, "type": "A", "name": f"{n}.example.gg", "content": PUBLIC}
         for n in names
     ]
-    return orphans(listing(rows), claimed=(), config=EDGE)
+    return orphans(listing(rows), claimed=(), desired=desired_frame([]), config=EDGE)
 
 
 def test_each_orphan_is_reported_and_nothing_is_done():
@@ -336,11 +336,20 @@ def test_the_title_of_an_orphaned_service_has_nothing_to_escape():
     """A phone shows the backslash; the text has the whole name."""
     name = "_minecraft._tcp.old.example.gg"
     rows = [{"surface": "cloudflare", "type": "SRV", "name": name, "content": "0 0 25565 x"}]
-    alone = orphans(listing(rows), claimed=(), config=EDGE)
+    alone = orphans(listing(rows), claimed=(), desired=desired_frame([]), config=EDGE)
     [finding] = decisions(fleet(1), in_step(fleet(1)), alone=alone).findings
     assert finding.title == "cloudflare: SRV of old.example.gg has no server"
     assert plain(finding.title) == finding.title
     assert finding.text.startswith(f"SRV {name} is reported only")
+
+
+def test_what_a_server_left_behind_names_that_server():
+    alone = orphan_rows(["mc-5000"]).assign(vmid=5000).astype({"vmid": "Int64"})
+    [finding] = decisions(fleet(1), in_step(fleet(1)), alone=alone).findings
+    assert finding.incident == "orphan:cloudflare:A mc-5000.example.gg"
+    assert finding.title == "cloudflare: A mc-5000.example.gg is left over"
+    assert finding.text.startswith("Server 5000 has that name and does not ask for it")
+    assert "deletes nothing" in finding.text
 
 
 def test_an_unusable_row_is_told_with_its_reason():

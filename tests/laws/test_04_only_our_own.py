@@ -6,9 +6,10 @@ import pytest
 import sqlalchemy as sa
 
 from tests.clock import ago
-from tests.harness import edge_state, statuses, writes
+from tests.harness import edge_state, statuses, titles, writes
 from zlh_dagster.core.model import OPERATION_ACTIONS
 from zlh_dagster.sandbox.cloudflare_records import new_record
+from zlh_dagster.sandbox.platform_rows import change_server
 from zlh_dagster.sandbox.technitium_records import address_data
 from zlh_dagster.sandbox.velocity_api import Backend
 from zlh_dagster.schema.tables import provisioning_operation
@@ -79,6 +80,30 @@ def test_nobody_elses_records_are_touched_and_orphans_only_reported(loop, sandbo
     assert "mc-9999" in text
     assert "lobby" in text
     assert "mail" not in text
+
+
+def test_only_our_own_goes_on_where_a_game_changed_and_the_rest_is_only_reported(
+    loop, sandbox, platform
+):
+    """What the server asks for now is put there; what it asked for before is told once."""
+    left = "_minecraft._tcp.mc-5000.example.gg"
+    change_server(platform.engine, 5000, payload={"game": "rust"})
+    for _ in range(3):
+        loop.minute()
+    assert statuses(loop.services) == ["succeeded"]
+    for zone in (sandbox.edge.cloudflare, sandbox.edge.technitium):
+        assert len(zone.named(left)) == len(zone.named(f"_rust._udp.{HOST}")) == 1
+    assert "mc-5000" in [backend.name for backend in sandbox.edge.velocity.backends()]
+    assert titles(sandbox) == ["Repaired server 5000; 3 findings"]
+    [message] = sandbox.edge.discord.inbox()
+    text = message.payload["embeds"][0]["description"].replace("\\", "")
+    assert [line.split(":")[0] for line in text.splitlines() if "is left over" in line] == [
+        "cloudflare",
+        "technitium",
+        "velocity",
+    ]
+    assert text.count(f"SRV {left} is left over") == 2
+    assert "BACKEND mc-5000 is left over" in text
 
 
 def test_a_registration_with_another_address_is_never_moved(loop, sandbox):

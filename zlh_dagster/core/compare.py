@@ -30,7 +30,8 @@ DRIFT_COLUMNS: dict[str, str] = {
     "found_proxied": "boolean",
     "record_id": "object",
 }
-"""Columns of a frame of drifts; ``vmid`` is null for an orphan, ``found`` for a missing record."""
+"""Columns of a frame of drifts; ``vmid`` is null for a record that no server has, ``found`` for one
+that is missing."""
 
 _ODD = np.int64(-7046029254386353131)
 """2**64 over the golden ratio, as a signed number, which keeps neighbours apart (Knuth, 6.4)."""
@@ -132,15 +133,31 @@ def compare(
     return _drift_frame(desired.iloc[drifted], observed, at[drifted], kind[drifted])
 
 
-def orphans(observed: pd.DataFrame, *, claimed: Iterable[str], config: EdgeConfig) -> pd.DataFrame:
-    """What is live in the platform's own shape though no server has that name.
+def orphans(
+    observed: pd.DataFrame,
+    *,
+    claimed: Iterable[str],
+    desired: pd.DataFrame,
+    config: EdgeConfig,
+) -> pd.DataFrame:
+    """What is live in the platform's own shape though no server asks for it.
+
+    That is what stands under a name that no server has, and what a server left behind that asks
+    for other records now, such as those of another game. Of a server whose row cannot be used, or
+    that level 1 leaves alone, nothing is left over.
 
     A record counts when it is a backend registration, an SRV record of a service that the platform
     publishes, or an A record that points at one of its edge addresses. Anything else in the zone
     is somebody else's, the zone's own name included. Nothing here is ever deleted.
 
+    Args:
+        observed: Frame with ``RECORD_COLUMNS``: live records whose key no desired record has.
+        claimed: The label of every game server, usable or not.
+        desired: Frame with ``DESIRED_COLUMNS``, those of surfaces that were not seen included.
+        config: Where servers are published.
+
     Returns:
-        Frame with :data:`DRIFT_COLUMNS`, kind ``orphan``.
+        Frame with :data:`DRIFT_COLUMNS`, kind ``orphan``; ``vmid`` is the server that left it.
     """
     names = observed["name"].astype(str)
     is_backend = observed["surface"] == Surface.VELOCITY.value
@@ -152,12 +169,24 @@ def orphans(observed: pd.DataFrame, *, claimed: Iterable[str], config: EdgeConfi
     host = names.where(~is_srv, names.str.replace(prefix, "", regex=True))
     label = host.str.removesuffix(zone_suffix) if zone_suffix else host
     shaped = (is_backend | is_srv | is_edge) & (host != config.zone)
-    alone = shaped & ~label.isin(list(claimed) if shaped.any() else [])
+    taken = label.isin(list(claimed) if shaped.any() else [])
+    vmid = _servers(label.where(shaped & taken) + zone_suffix, desired)
+    alone = shaped & (~taken | vmid.notna())
     rows = observed[alone]
-    nobody = pd.DataFrame(index=rows.index, columns=["vmid", "guard", "content", "ttl"])
-    wanted = rows[["surface", "name", "type"]].join(nobody)
+    nobody = pd.DataFrame(index=rows.index, columns=["guard", "content", "ttl"])
+    wanted = rows[["surface", "name", "type"]].join([vmid.rename("vmid"), nobody])
     kind = np.full(len(rows), DriftKind.ORPHAN.value, dtype=object)
     return _drift_frame(wanted, observed, np.flatnonzero(alone.to_numpy(dtype=bool)), kind)
+
+
+def _servers(hosts: "pd.Series[Any]", desired: pd.DataFrame) -> "pd.Series[Any]":
+    """The server that asks for each host name and may be repaired; null where none does."""
+    asked = hosts.dropna().unique()
+    if not len(asked):
+        return pd.Series(pd.NA, index=hosts.index, dtype="Int64")
+    named = desired[desired["name"].isin(asked)]
+    named = named[(named["type"] == "A") & named["guard"].isna()]
+    return hosts.map(dict(zip(named["name"], named["vmid"], strict=True))).astype("Int64")
 
 
 def _both(desired: pd.DataFrame, observed: pd.DataFrame, column: str) -> npt.NDArray[np.object_]:

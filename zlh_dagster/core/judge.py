@@ -119,10 +119,10 @@ def judge(
     pairing = pair(wanted, observed)
     drift = compare(wanted, observed, pairing)
     claimed = claimed_labels(tick.payloads.rows, edge.zone or "")
-    # What is asked for has a server; only the few others are looked at by name.
+    # Only the few that nobody asks for are looked at by name.
     known = all_labels_known(tick.payloads.rows)
     others = observed[~pairing.asked_for & known].reset_index(drop=True)
-    alone = orphans(others, claimed=claimed, config=edge)
+    alone = orphans(others, claimed=claimed, desired=tick.desired.rows, config=edge)
     decisions = decide(
         drift,
         orphans=alone,

@@ -205,14 +205,18 @@ def _escalations(rows: pd.DataFrame) -> Iterable[Finding]:
 
 
 def _orphan_reports(orphans: pd.DataFrame) -> Iterable[Finding]:
-    keys = orphans[["surface", "type", "name"]].drop_duplicates()
-    for surface, kind, name in sorted(keys.itertuples(index=False, name=None)):
+    keys = orphans[["surface", "type", "name", "vmid"]].drop_duplicates()
+    for surface, kind, name, vmid in sorted(keys.itertuples(index=False, name=None)):
         host = f"of {srv_host(name)}" if kind == "SRV" else name
+        what, why = "has no server", ""
+        if not pd.isna(vmid):
+            what = "is left over"
+            why = f"Server {vmid} has that name and does not ask for it: was it another game? "
         yield Finding(
             incident=f"{Kind.ORPHAN.value}:{surface}:{kind} {name}",
             severity=RULES[Kind.ORPHAN].message,
-            title=f"{surface}: {kind} {host} has no server",
-            text=f"{kind} {name} is reported only: this controller deletes nothing.",
+            title=f"{surface}: {kind} {host} {what}",
+            text=f"{why}{kind} {name} is reported only: this controller deletes nothing.",
             surface=Surface(surface),
             sources=(SOURCE_OF[Surface(surface)], PAYLOADS),
         )

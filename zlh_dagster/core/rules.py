@@ -203,7 +203,7 @@ POLICY: tuple[Rule, ...] = (
     ),
     Rule(
         Kind.ORPHAN,
-        "DNS records or registrations with no server",
+        "DNS records or registrations that no server asks for",
         0,
         None,
         "-",
