@@ -217,6 +217,13 @@ def test_a_misspelt_setting_is_named_with_the_one_that_is_meant(doctor, monkeypa
     assert status == 0
 
 
+def test_a_misspelt_setting_is_named_where_the_right_one_is_needed(doctor, monkeypatch):
+    monkeypatch.setenv("CLOUDFLARE_EDGEIP", "203.0.113.10")
+    status, found = doctor(CLOUDFLARE_EDGE_IP=None)
+    assert (status, list(found)) == (1, ["settings", "CLOUDFLARE_EDGEIP"])
+    assert "CLOUDFLARE_EDGE_IP" in found["CLOUDFLARE_EDGEIP"][0]["todo"]
+
+
 def test_settings_that_cannot_be_read_are_the_only_finding(doctor):
     status, found = doctor(ZLH_WEB_PORT="70000")
     assert (status, list(found)) == (1, ["settings"])

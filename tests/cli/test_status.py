@@ -3,9 +3,12 @@
 import json
 
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
 
 from tests.harness import writes
 from zlh_dagster.core.policy import AGENTS
+from zlh_dagster.core.repair import Status
+from zlh_dagster.resources.ledger import Entry
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.sandbox.platform_rows import write_operation
 
@@ -115,3 +118,28 @@ def test_a_plan_with_work_says_what_it_compared_too(zlh, sandbox):
     plan = zlh("plan")
     assert " records compared" in plan.output.splitlines()[-1]
     assert plan.exit_code == 2
+
+
+@pytest.mark.usefixtures("without_redis")
+def test_without_redis_nobody_knows_who_leads_and_what_is_open(zlh):
+    told = status(zlh)
+    assert (told["leader"], told["breakers"], told["incidents"]) == (None, None, None)
+    text = " ".join(zlh("status").output.split())
+    for what in ("leader", "repairing now", "breakers", "open incidents"):
+        assert f"{what} not known" in text
+
+
+def test_a_row_about_a_whole_surface_names_it(zlh, platform):
+    finding = Entry("dns_republish", 1, "mass drift", "controller", "r", 1, surface="cloudflare")
+    with platform.services() as services:
+        services.ledger.record(finding, Status.REFUSED)
+    assert status(zlh)["last_repairs"][0]["surface"] == "cloudflare"
+    for command in ("status", "events"):
+        assert "UTC cloudflare dns_republish refused" in " ".join(zlh(command).output.split())
+
+
+def test_an_upgrade_of_a_mistyped_database_makes_none(zlh, monkeypatch, tmp_path):
+    monkeypatch.setenv("ZLH_DATABASE_URL", f"sqlite:///{tmp_path}/mistyped.db")
+    with pytest.raises(SQLAlchemyError, match=r"no file at .*mistyped\.db"):
+        zlh("db", "upgrade")
+    assert not (tmp_path / "mistyped.db").exists()

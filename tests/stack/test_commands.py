@@ -138,7 +138,7 @@ def test_nobody_else_reads_what_a_tick_leaves_in_an_open_home(bare):
 def test_nobody_else_reads_what_zlh_makes(bare):
     home = open_home(bare)
     made = home / "platform.db"
-    bare.environment["ZLH_DATABASE_URL"] = f"sqlite:///{made}"
+    del bare.environment["ZLH_DATABASE_URL"]
     done = bare.run("zlh", "db", "upgrade", umask=0o022)
     assert done.returncode == 0, done.stderr
     assert f"{home} was open to other users" in done.stderr

@@ -52,7 +52,7 @@ def checks_of(services: Services) -> list[Check]:
     for name in shared:  # built once, before several threads ask for them
         getattr(services, name)
     return [
-        _names,
+        misspelt,
         partial(_mode, services),
         partial(_home, services),
         partial(_platform, services),
@@ -72,7 +72,8 @@ def bad_settings(error: SettingsError) -> Finding:
     return Finding("settings", State.PROBLEM, "read the environment and .env", str(error), todo)
 
 
-def _names() -> Iterable[Finding]:
+def misspelt() -> Iterable[Finding]:
+    """Names that no setting has, and nearly those of settings."""
     for name, meant in slips().items():
         got = f"no setting has that name; {meant} has one nearly the same"
         todo = f"write {meant}, if that is meant"

@@ -1,7 +1,7 @@
 """`zlh events`: the repair ledger."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -27,9 +27,8 @@ def show(out: Console, events: Iterable[dict[str, Any]], *, as_text: bool) -> No
     # Two lines a row: the reason is long, and a window may be narrow.
     for row in rows:
         style = _STYLES.get(row["status"], "cyan")
-        subject = "" if row["vmid"] is None else f"{row['vmid']} "
         out.print(
-            f"{row['id'][:8]}  {utc(row['createdAt'])}  {subject}{row['action']}"
+            f"{row['id'][:8]}  {utc(row['createdAt'])}  {subject_of(row)}{row['action']}"
             f" [{style}]{row['status']}[/{style}]"
         )
         out.print(
@@ -40,6 +39,12 @@ def show(out: Console, events: Iterable[dict[str, Any]], *, as_text: bool) -> No
             ),
             soft_wrap=False,
         )
+
+
+def subject_of(row: Mapping[str, Any]) -> str:
+    """The server of a ledger row, or the surface where it is about all of them, and a space."""
+    subject = row["surface"] if row["vmid"] is None else row["vmid"]
+    return "" if subject is None else f"{subject} "
 
 
 def _why(row: dict[str, Any]) -> str:

@@ -166,13 +166,14 @@ def doctor(as_json: AsJson = False) -> None:
     Exit status: 0 when nothing is wrong, 1 otherwise.
     """
     from zlh_dagster.cli.doctor import examine, show
-    from zlh_dagster.cli.doctor_checks import bad_settings, checks_of
+    from zlh_dagster.cli.doctor_checks import bad_settings, checks_of, misspelt
     from zlh_dagster.resources.settings import SettingsError
 
     try:
         opened = _services()
     except SettingsError as error:
-        raise typer.Exit(show(_out, [bad_settings(error)], as_text=not as_json)) from None
+        found = [bad_settings(error), *misspelt()]
+        raise typer.Exit(show(_out, found, as_text=not as_json)) from None
     with opened as services:
         raise typer.Exit(show(_out, examine(checks_of(services)), as_text=not as_json))
 
@@ -375,7 +376,7 @@ def db_upgrade(as_json: AsJson = False) -> None:
     """Create or migrate the tables that this project owns. Example: zlh db upgrade."""
     from zlh_dagster.cli.tables import upgrade
 
-    _answer(upgrade(_settings().database_url), as_json=as_json)
+    _answer(upgrade(_settings()), as_json=as_json)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from zlh_dagster.cli.events import subject_of
 from zlh_dagster.cli.holds import breakers
 from zlh_dagster.cli.text import hang, utc
 from zlh_dagster.core import times
@@ -21,6 +22,9 @@ from zlh_dagster.resources.lease import holder
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.ticks import newest_tick
+
+NOT_KNOWN = "not known"
+_OF_EVENT = ("vmid", "surface", "action", "status", "requestedBy")
 
 
 def gather(services: Services) -> dict[str, Any]:
@@ -34,8 +38,8 @@ def gather(services: Services) -> dict[str, Any]:
         "surfaces": {},
         "paused": {},
         "pauses_from": None,
-        "breakers": [],
-        "incidents": [],
+        "breakers": None,
+        "incidents": None,
         "last_repairs": [],
         "problems": problems,
     }
@@ -78,7 +82,7 @@ def gather(services: Services) -> dict[str, Any]:
         status["last_repairs"] = [
             {
                 "at": event["createdAt"].isoformat(),
-                **{name: event[name] for name in ("vmid", "action", "status", "requestedBy")},
+                **{name: event[name] for name in _OF_EVENT},
             }
             for event in services.ledger.events(limit=5)
         ]
@@ -108,25 +112,29 @@ def show(out: Console, status: dict[str, Any], *, as_text: bool) -> None:
             table.add_row(name, f"observed, {surface['rows']} rows")
         else:
             table.add_row(name, escape(f"{surface['outcome']}: {surface['reason']}"))
-    table.add_row("leader", escape(status["leader"] or "nobody"))
-    table.add_row("repairing now", escape(status["repairing"] or "nobody"))
+    nobody = NOT_KNOWN if status["incidents"] is None else "nobody"
+    table.add_row("leader", escape(status["leader"] or nobody))
+    table.add_row("repairing now", escape(status["repairing"] or nobody))
     for scope, pause in status["paused"].items():
         table.add_row("paused", f"{scope} {escape(pause)}")
     if status["pauses_from"] is None:
-        table.add_row("paused", "not known")
+        table.add_row("paused", NOT_KNOWN)
     elif status["pauses_from"] == "database":
         table.add_row("pauses", "as the database keeps them; Redis does not answer")
-    for breaker in status["breakers"]:
+    if status["breakers"] is None:
+        table.add_row("breakers", NOT_KNOWN)
+    for breaker in status["breakers"] or ():
         if breaker["state"] != "closed":
             text = f"{breaker['name']} {breaker['state']}: {breaker['reason']}"
             table.add_row("breaker", escape(text))
-    table.add_row("open incidents", str(len(status["incidents"])))
-    for incident in status["incidents"]:
+    incidents = status["incidents"]
+    table.add_row("open incidents", NOT_KNOWN if incidents is None else str(len(incidents)))
+    for incident in incidents or ():
         lasted = times.words(time.time() - incident["opened_at"])
         table.add_row("", escape(f"{incident['title']}, for {lasted} ({incident['name']})"))
     for event in status["last_repairs"]:
         at = datetime.fromisoformat(event["at"])
-        text = f"{utc(at)}  {event['vmid']} {event['action']} {event['status']}"
+        text = f"{utc(at)}  {subject_of(event)}{event['action']} {event['status']}"
         table.add_row("repair", escape(text))
     out.print(table)
     for problem in status["problems"]:

@@ -5,17 +5,21 @@ from typing import Any
 import sqlalchemy as sa
 
 from zlh_dagster.resources.database import connect
+from zlh_dagster.resources.settings import Settings
 from zlh_dagster.schema import upgrade as schema
 
 
-def upgrade(url: str) -> dict[str, Any]:
+def upgrade(settings: Settings) -> dict[str, Any]:
     """Creates or migrates them; returns where, and the revision.
 
+    A SQLite file is made only where no database was named: a mistyped name makes none.
+
     Raises:
-        DatabaseError: If the URL is none that can be used.
+        DatabaseError: If the URL is none that can be used, or names a file that is not there.
         sqlalchemy.exc.SQLAlchemyError: If the database does not take it.
     """
-    engine = connect(url, create=True)
+    url = settings.database_url
+    engine = connect(url, create=settings.zlh_database_url is None)
     try:
         revision = schema.upgrade(engine)
     finally:
