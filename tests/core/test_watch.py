@@ -337,7 +337,7 @@ def test_a_running_container_with_a_silent_agent_is_told(answer, ctype):
     [finding] = made.findings
     assert finding.incident == "agent_offline:5000"
     assert finding.action is Action.RESTART_AGENT
-    assert finding.sources == ("containers", "agents", "persisted_payloads")
+    assert finding.sources == ("containers", "agents", "operations", "persisted_payloads")
     assert "10.60.0.1" in finding.text
     assert "no connection" in finding.text
 
@@ -354,6 +354,7 @@ NOT_OFFLINE = {
     "it was not asked": {"agents": []},
     "agents unseen": {"agents": None},
     "Proxmox unseen": {"containers": None},
+    "operations unseen": {"operations": None},
     "the container is stopped": {"containers": [{**UP, "status": "stopped"}]},
     "the container is unknown": {"containers": [{**UP, "status": "unknown"}]},
     "the container is on no list": {"containers": [{**UP, "vmid": 5001}]},
@@ -376,7 +377,7 @@ def test_a_silent_agent_is_no_news_where_that_may_be_right(sources):
 
 @pytest.mark.parametrize(
     "operations",
-    [None, [], [running(vmid=5001, **WORKED_ON)], [running()], [running(vmid=None, **WORKED_ON)]],
+    [[], [running(vmid=5001, **WORKED_ON)], [running()], [running(vmid=None, **WORKED_ON)]],
 )
 def test_work_on_another_server_or_of_the_dead_excuses_nothing(operations):
     assert offline(operations=operations) == ["agent_offline:5000"]
@@ -414,6 +415,7 @@ def test_a_suspended_server_that_runs_is_recommended_to_be_stopped(lifecycle, le
     assert made.repairs == ()
     [finding] = made.findings
     assert (finding.incident, finding.action) == ("suspended_running:5000", STOP)
+    assert finding.sources == ("containers", "operations", "persisted_payloads")
     assert f"ZLH_LEVEL2_ACTIONS={STOP.value}" in finding.text
 
 
@@ -442,6 +444,7 @@ NOT_SUSPENDED = {
     "the container is unknown": (UNPAID, {"containers": [{**UP, "status": "unknown"}]}),
     "the container is on no list": (UNPAID, {"containers": []}),
     "Proxmox unseen": (UNPAID, {"containers": None}),
+    "operations unseen": (UNPAID, {"operations": None}),
     "the agent says stopped": (UNPAID, {"agents": [{**RUNS, "state": "stopped"}]}),
     "the agent says stopping": (UNPAID, {"agents": [{**RUNS, "state": "stopping"}]}),
     "paid": (container(), {}),

@@ -331,6 +331,35 @@ def test_a_silent_agent_is_unknown_while_proxmox_cannot_be_seen(loop, sandbox, r
     assert titles(sandbox) == []
 
 
+def unseen(redis):
+    """Operations are not observed: one names a queue, and it is not there."""
+    redis.delete("bull:operation:meta", "bull:operation:id")
+
+
+def test_a_silent_agent_is_unknown_while_operations_cannot_be_seen(loop, sandbox, db, redis):
+    """It restarts, and nobody can see that it does."""
+    running(db, redis, state="active", heartbeatAt=ago(seconds=1))
+    sandbox.edge.containers.change_agent(5000, mode="refused")
+    loop.minute()
+    unseen(redis)
+    loop.minute()
+    loop.minute()
+    assert "operations" in loop.skips[-1]
+    assert titles(sandbox) == []
+
+
+def test_what_was_told_of_an_agent_is_not_over_while_operations_cannot_be_seen(
+    loop, sandbox, db, redis
+):
+    running(db, redis, vmid=5001, state="active", heartbeatAt=ago(seconds=1))
+    sandbox.edge.containers.change_agent(5000, mode="refused")
+    loop.minute()
+    unseen(redis)
+    for _ in range(3):
+        loop.minute()
+    assert titles(sandbox) == ["Server 5000: agent offline"]
+
+
 def test_an_address_outside_the_networks_is_told_and_never_called(loop, sandbox, db, redis):
     """A server that is not Minecraft: Velocity would be told of the address as well."""
     vmid = next(e["vmid"] for e in servers(db) if "minecraft" not in str(e["payload"]))
@@ -367,6 +396,19 @@ def test_a_suspended_server_whose_container_is_stopped_is_fine(loop, sandbox, re
     sandbox.edge.containers.change(5000, status="stopped")
     loop.minute()
     assert titles(sandbox) == []
+
+
+@pytest.mark.parametrize("level2", ["", "stop_suspended_workload"])
+def test_who_may_be_worked_on_is_neither_told_nor_stopped(
+    platform, instance, sandbox, db, suspended, level2
+):
+    services = platform.services(ZLH_LEVEL2_ACTIONS=level2)
+    loop = Loop(services, instance)
+    running(db, services.redis, state="active", type="restore", heartbeatAt=ago(seconds=5))
+    unseen(services.redis)
+    assert [loop.minute(), loop.minute()] == [[], []]
+    assert titles(sandbox) == []
+    assert statuses(services) == []
 
 
 @pytest.fixture

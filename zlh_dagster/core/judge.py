@@ -15,6 +15,7 @@ from zlh_dagster.core.desired import (
     claimed_labels,
     invalid_frame,
 )
+from zlh_dagster.core.fleet import operations_frame
 from zlh_dagster.core.holds import NOTHING_HELD, Holds
 from zlh_dagster.core.model import DriftKind, Surface, records_frame
 from zlh_dagster.core.policy import PolicyConfig, decide, kept_back
@@ -136,7 +137,7 @@ def judge(
             payloads=tick.payloads.rows,
             containers=_seen(tick.containers),
             agents=_seen(tick.agents),
-            operations=_seen(tick.operations),
+            operations=_operations(tick.operations),
             now=tick.taken_at,
         ),
         level2=level2,
@@ -157,3 +158,7 @@ def judge(
 
 def _seen(snapshot: Snapshot) -> pd.DataFrame | None:
     return snapshot.rows if snapshot.observed else None
+
+
+def _operations(snapshot: Snapshot) -> pd.DataFrame | None:
+    return operations_frame([]) if snapshot.outcome is Outcome.OFF else _seen(snapshot)

@@ -132,7 +132,7 @@ def sources_of(request: RepairRequest) -> tuple[str, ...]:
     if request.action in OPERATION_ACTIONS:
         return (OPERATIONS,)
     if request.action is Action.STOP_SUSPENDED_WORKLOAD:
-        return (CONTAINERS, PAYLOADS)
+        return (CONTAINERS, OPERATIONS, PAYLOADS)
     return (*(SOURCE_OF[surface] for surface in request.covers), PAYLOADS)
 
 

@@ -39,7 +39,10 @@ STOPPED_STATES = frozenset({"stopped", "stopping", "offline"})
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """One tick beside the edge; ``None`` where a source was not observed or is off."""
+    """One tick beside the edge; ``None`` where a source was not observed or is off.
+
+    Operations that are off are none, and nobody works on a server; those not seen may be any.
+    """
 
     payloads: pd.DataFrame
     containers: pd.DataFrame | None
@@ -64,7 +67,7 @@ def watch(fleet: Fleet, *, level2: Collection[str] = ()) -> Watched:
         level2: Level-2 actions that the operator has switched on.
     """
     repairs, findings = [], [*missed_backups(fleet), *offline_agents(fleet), *addresses(fleet)]
-    for row in _rows(fleet.operations):
+    for row in [] if fleet.operations is None else rows_of(fleet.operations):
         if unreadable_reason(row) is not None:
             findings.append(_unreadable(row))
             continue
@@ -136,14 +139,14 @@ def job_is_dead(row: dict[str, Any], now: datetime) -> bool:
     )
 
 
-def busy_servers(operations: pd.DataFrame | None, now: datetime) -> set[Any]:
+def busy_servers(operations: pd.DataFrame, now: datetime) -> set[Any]:
     """Servers with an open operation that is not known to be dead: somebody may work on them.
 
     Such a server restarts or is restored: its agent may be silent, and it must not be stopped.
     """
     return {
         row["vmid"]
-        for row in _rows(operations)
+        for row in rows_of(operations)
         if not pd.isna(row["vmid"]) and not job_is_dead(row, now)
     }
 
@@ -188,8 +191,8 @@ def _queued_long(row: dict[str, Any], now: datetime) -> bool:
 
 
 def offline_agents(fleet: Fleet) -> Iterable[Finding]:
-    """Servers whose container runs while their agent does not answer."""
-    if fleet.containers is None or fleet.agents is None:
+    """Servers whose container runs while their agent does not answer, and nobody works on them."""
+    if fleet.containers is None or fleet.agents is None or fleet.operations is None:
         return
     silent = fleet.agents[
         fleet.agents["answer"].isin([Answer.SILENT.value, Answer.UNHEALTHY.value])
@@ -206,7 +209,7 @@ def offline_agents(fleet: Fleet) -> Iterable[Finding]:
             f"Server {vmid}: agent offline",
             f"The container runs, the agent at {row['address']} does not answer"
             f" ({row['detail'] or row['answer']}). Restarting it is yours to decide.",
-            (CONTAINERS, AGENTS, PAYLOADS),
+            (CONTAINERS, AGENTS, OPERATIONS, PAYLOADS),
         )
 
 
@@ -233,7 +236,7 @@ def suspended_running(fleet: Fleet) -> Iterable[dict[str, Any]]:
     Not those in maintenance, nor those that somebody works on, nor those whose container is being
     backed up or moved just now.
     """
-    if fleet.containers is None:
+    if fleet.containers is None or fleet.operations is None:
         return
     rows = readable(fleet.payloads)
     rows = rows[
@@ -338,7 +341,7 @@ def _suspended(row: dict[str, Any]) -> Finding:
         f"Server {vmid}: billing suspended, still running",
         f"Recommended: stop it. {action.value} is level {action.level} and not switched on"
         f" (ZLH_LEVEL2_ACTIONS={action.value} lets the loop do it).",
-        (CONTAINERS, PAYLOADS),
+        (CONTAINERS, OPERATIONS, PAYLOADS),
     )
 
 
@@ -368,7 +371,3 @@ def _active(payloads: pd.DataFrame) -> set[Any]:
         & rows["maintenanceReason"].isna()
     ]
     return set(rows["vmid"])
-
-
-def _rows(frame: pd.DataFrame | None) -> list[dict[str, Any]]:
-    return [] if frame is None else rows_of(frame)
