@@ -263,6 +263,8 @@ class TestTheJob:
         with platform.engine.begin() as connection:
             connection.exec_driver_sql('ALTER TABLE gone RENAME TO "DailyFigure"')
         assert run().success
+        loop.minute()
+        assert titles(sandbox) == ["retention failed", "Over: retention failed"]
         assert loop.services.incidents.all_open() == {}
 
     def test_the_figures_of_the_day_are_kept(self, loop, run):
