@@ -10,6 +10,7 @@ from zlh_dagster.core.repair import Refusal
 from zlh_dagster.resources import discord, lease
 from zlh_dagster.resources.messages import KEY as MESSAGES
 from zlh_dagster.resources.preconditions import Checks
+from zlh_dagster.resources.redis import connect
 from zlh_dagster.sandbox.cloudflare_records import new_record
 from zlh_dagster.sandbox.platform_rows import change_server
 from zlh_dagster.sandbox.publish import publish_database
@@ -162,6 +163,19 @@ def test_notifications_a_refusal_for_another_reason_is_recorded_once_and_marked_
     shown = [m.current()["embeds"][0]["title"] for m in sandbox.edge.discord.inbox()]
     assert [title.startswith("Over") for title in shown] == [True] * 3
     assert loop.services.redis.hlen(MESSAGES) == 0
+
+
+def test_notifications_that_redis_is_back_is_told_once(loop, sandbox):
+    loop.services.close()
+    loop.services.__dict__["redis"] = connect("unix:///nonexistent/redis.sock")
+    for _ in range(2):
+        loop.minute()
+    assert titles(sandbox) == ["level1 repair failed"]
+    loop.services.close()
+    for _ in range(4):
+        loop.minute()
+    assert titles(sandbox)[1:] == ["Over: Redis does not answer: nothing is repaired"]
+    assert loop.services.incidents.all_open() == {}
 
 
 def test_notifications_what_flickers_is_told_once(loop, sandbox):
