@@ -60,6 +60,13 @@ def reserved(db, vmid=NEW):
 # Stale operation lock
 
 
+@pytest.mark.parametrize(("vmid", "tag"), [(5000, "5000"), (None, "op-running")])
+def test_the_run_of_an_operation_is_found_by_its_server(loop, db, redis, vmid, tag):
+    running(db, redis, vmid=vmid)
+    made = two_ticks(loop)[-1]
+    assert loop.instance.get_run_by_id(made.run_id).tags["zlh/vmid"] == tag
+
+
 def test_a_stale_operation_lock_is_cleared_with_a_structured_error(loop, sandbox, db, redis):
     made = running(db, redis)
     assert two_ticks(loop)[-1].success

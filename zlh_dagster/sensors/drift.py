@@ -285,6 +285,7 @@ def _verdict(tick: Tick, judgement: Judgement) -> str:
 def _request(tick: dg.DagsterRun, launch: Launch, *, live: bool) -> dg.RunRequest:
     told = launch.incidents
     incidents = [*(finding.incident for finding in told.opened), *told.due, *told.over]
+    servers = [str(r.vmid) if r.vmid is not None else r.subject for r in launch.repairs]
     return dg.RunRequest(
         run_key=tick.run_id,
         run_config=run_config(launch, live=live, decided_at=time.time()),
@@ -292,7 +293,7 @@ def _request(tick: dg.DagsterRun, launch: Launch, *, live: bool) -> dg.RunReques
             "zlh/tick": tick.tags.get("zlh/tick", tick.run_id),
             TICK_RUN_TAG: tick.run_id,
             "zlh/mode": "live" if live else "dry-run",
-            "zlh/vmid": _first_five([request.subject for request in launch.repairs]),
+            "zlh/vmid": _first_five(list(dict.fromkeys(servers))),
             "zlh/incident": _first_five(incidents),
             REQUESTED_BY_TAG: CONTROLLER,
         },
