@@ -102,7 +102,7 @@ def test_only_our_own_goes_on_where_a_game_changed_and_the_rest_is_only_reported
         "technitium",
         "velocity",
     ]
-    assert text.count(f"SRV {left} is left over") == 2
+    assert text.count(f"SRV {left} is reported only") == 2
     assert "BACKEND mc-5000 is left over" in text
 
 
