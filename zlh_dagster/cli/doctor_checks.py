@@ -52,7 +52,7 @@ def checks_of(services: Services) -> list[Check]:
     for name in shared:  # built once, before several threads ask for them
         getattr(services, name)
     return [
-        misspelt,
+        _names,
         partial(_mode, services),
         partial(_home, services),
         partial(_platform, services),
@@ -66,14 +66,14 @@ def checks_of(services: Services) -> list[Check]:
     ]
 
 
-def bad_settings(error: SettingsError) -> Finding:
-    """Settings that cannot be used, for which nothing else was tried."""
+def bad_settings(error: SettingsError) -> list[Finding]:
+    """Settings that cannot be used, for which no system was tried."""
     todo = "correct them in .env or the environment; docs/settings.md has each"
-    return Finding("settings", State.PROBLEM, "read the environment and .env", str(error), todo)
+    tried = "read the environment and .env"
+    return [Finding("settings", State.PROBLEM, tried, str(error), todo), *_names()]
 
 
-def misspelt() -> Iterable[Finding]:
-    """Names that no setting has, and nearly those of settings."""
+def _names() -> Iterable[Finding]:
     for name, meant in slips().items():
         got = f"no setting has that name; {meant} has one nearly the same"
         todo = f"write {meant}, if that is meant"

@@ -166,14 +166,13 @@ def doctor(as_json: AsJson = False) -> None:
     Exit status: 0 when nothing is wrong, 1 otherwise.
     """
     from zlh_dagster.cli.doctor import examine, show
-    from zlh_dagster.cli.doctor_checks import bad_settings, checks_of, misspelt
+    from zlh_dagster.cli.doctor_checks import bad_settings, checks_of
     from zlh_dagster.resources.settings import SettingsError
 
     try:
         opened = _services()
     except SettingsError as error:
-        found = [bad_settings(error), *misspelt()]
-        raise typer.Exit(show(_out, found, as_text=not as_json)) from None
+        raise typer.Exit(show(_out, bad_settings(error), as_text=not as_json)) from None
     with opened as services:
         raise typer.Exit(show(_out, examine(checks_of(services)), as_text=not as_json))
 

@@ -23,7 +23,7 @@ from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.ticks import newest_tick
 
-NOT_KNOWN = "not known"
+_NOT_KNOWN = "not known"
 _OF_EVENT = ("vmid", "surface", "action", "status", "requestedBy")
 
 
@@ -112,23 +112,23 @@ def show(out: Console, status: dict[str, Any], *, as_text: bool) -> None:
             table.add_row(name, f"observed, {surface['rows']} rows")
         else:
             table.add_row(name, escape(f"{surface['outcome']}: {surface['reason']}"))
-    nobody = NOT_KNOWN if status["incidents"] is None else "nobody"
+    nobody = _NOT_KNOWN if status["incidents"] is None else "nobody"
     table.add_row("leader", escape(status["leader"] or nobody))
     table.add_row("repairing now", escape(status["repairing"] or nobody))
     for scope, pause in status["paused"].items():
         table.add_row("paused", f"{scope} {escape(pause)}")
     if status["pauses_from"] is None:
-        table.add_row("paused", NOT_KNOWN)
+        table.add_row("paused", _NOT_KNOWN)
     elif status["pauses_from"] == "database":
         table.add_row("pauses", "as the database keeps them; Redis does not answer")
     if status["breakers"] is None:
-        table.add_row("breakers", NOT_KNOWN)
+        table.add_row("breakers", _NOT_KNOWN)
     for breaker in status["breakers"] or ():
         if breaker["state"] != "closed":
             text = f"{breaker['name']} {breaker['state']}: {breaker['reason']}"
             table.add_row("breaker", escape(text))
     incidents = status["incidents"]
-    table.add_row("open incidents", NOT_KNOWN if incidents is None else str(len(incidents)))
+    table.add_row("open incidents", _NOT_KNOWN if incidents is None else str(len(incidents)))
     for incident in incidents or ():
         lasted = times.words(time.time() - incident["opened_at"])
         table.add_row("", escape(f"{incident['title']}, for {lasted} ({incident['name']})"))

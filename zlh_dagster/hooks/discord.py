@@ -23,7 +23,7 @@ RESULT = "result"
 REQUESTED_BY_TAG = "zlh/requested_by"
 
 
-def claim(instance: dg.DagsterInstance, run_id: str) -> bool:
+def _claim(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Whether this run was not told yet; marks it as told."""
     run = instance.get_run_by_id(run_id)
     if run is not None and TOLD_TAG in run.tags:
@@ -66,30 +66,41 @@ def failed_hook(services_key: str = "services") -> dg.HookDefinition:
                 value = json.loads(str(error.metadata[RESULT].value))
                 _tell_batch(context, services_key, BatchResult.from_json(value))
                 return
-            # What is not told here on purpose is not told by the sensor either.
-            if not claim(context.instance, context.run_id):
-                return
-            text = str(error) if error else ""
-            services: Services = getattr(context.resources, services_key)
-            message = run_failed(job=context.job_name, run_id=context.run_id, error=text)
-            if _by_hand(context):
-                services.discord.send(message)
-            else:
-                tell_failing(services, REPAIR_RUN_FAILED, message)
+            tell_failed_run(
+                getattr(context.resources, services_key),
+                context.instance,
+                run_id=context.run_id,
+                job=context.job_name,
+                error=str(error) if error else "",
+            )
 
         _safely(context, told)
 
     return discord_failed
 
 
-def _by_hand(context: dg.HookContext) -> bool:
+def tell_failed_run(
+    services: Services, instance: dg.DagsterInstance, *, run_id: str, job: str, error: str
+) -> None:
+    """Tells that a run ended without doing its work, unless somebody did."""
+    if not _claim(instance, run_id):
+        return
+    message = run_failed(job=job, run_id=run_id, error=error)
+    incident = f"run_failed:{job}"
+    if incident == REPAIR_RUN_FAILED and _by_hand(instance, run_id):
+        services.discord.send(message)
+    else:
+        tell_failing(services, incident, message)
+
+
+def _by_hand(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Whether the operator asked for the run: what fails then says nothing of the loop."""
-    run = context.instance.get_run_by_id(context.run_id)
+    run = instance.get_run_by_id(run_id)
     return run is None or run.tags.get(REQUESTED_BY_TAG) != CONTROLLER
 
 
 def _tell_batch(context: dg.HookContext, services_key: str, result: BatchResult) -> None:
-    if claim(context.instance, context.run_id):
+    if _claim(context.instance, context.run_id):
         services: Services = getattr(context.resources, services_key)
         requested_by = str((context.op_config or {}).get("requested_by", OPERATOR))
         tell(services, result, run_id=context.run_id, requested_by=requested_by)

@@ -5,7 +5,6 @@ from datetime import datetime, timezone
 
 import dagster as dg
 
-from zlh_dagster.core.incidents import Changes
 from zlh_dagster.core.launch import DIGEST_RUN_FAILED
 from zlh_dagster.resources.digest import compose
 from zlh_dagster.resources.services import Services
@@ -24,7 +23,7 @@ def send_digest(context: dg.OpExecutionContext, services: dg.ResourceParam[Servi
     message = compose(services, end=datetime.now(timezone.utc))
     context.log.info(message.text())
     services.discord.send(message)
-    services.incidents.note(Changes(absent=(DIGEST_RUN_FAILED,)), now=time.time())
+    services.incidents.absent([DIGEST_RUN_FAILED], now=time.time())
 
 
 @dg.job(

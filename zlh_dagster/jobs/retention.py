@@ -10,7 +10,6 @@ from itertools import islice
 import dagster as dg
 
 from zlh_dagster.assets.drift import DRIFT
-from zlh_dagster.core.incidents import Changes
 from zlh_dagster.core.launch import RETENTION_RUN_FAILED
 from zlh_dagster.core.retention import KEPT
 from zlh_dagster.jobs.agent_shards import PROBE_AGENTS
@@ -180,7 +179,7 @@ def delete_what_is_old(
             allow_retries=False,
         )
     with suppress(RedisUnavailable):
-        services.incidents.note(Changes(absent=(RETENTION_RUN_FAILED,)), now=time.time())
+        services.incidents.absent([RETENTION_RUN_FAILED], now=time.time())
     return dg.Output(None, metadata=done.counts)
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from zlh_dagster.core.incidents import Changes, Incident
+from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.launch import REPAIR_RUN_FAILED
 from zlh_dagster.core.model import EDGE_ACTIONS, OPERATION_ACTIONS, Action
 from zlh_dagster.core.policy import sources_of
@@ -102,7 +102,7 @@ def run_batch(services: Services, lease: Lease, batch: Batch) -> BatchResult:
             code = recorder.codes[finding.incident]
             incidents.change(finding, code=code, untold_at=now if worse else None)
         # Known now, also while Discord cannot be told that it is over.
-        incidents.note(Changes(absent=(REPAIR_RUN_FAILED,)), now=now)
+        incidents.absent([REPAIR_RUN_FAILED], now=now)
     except RedisUnavailable as error:
         _log.warning("%s: what was told may be told again", error)
     # What this run has just mended is over, and not called still open.

@@ -86,9 +86,10 @@ class EdgeRepairs:
         while left:
             holds = self._gate.holds()
             # A half-open breaker lets one server through; only its success lets others follow.
-            trials = [r for r in left if batch.live and any(holds.on_trial(s) for s in r.covers)]
-            now = trials[:1] or left
-            left = [request for request in left if request is not now[0]] if trials else []
+            trials = (r for r in left if any(holds.on_trial(s) for s in r.covers))
+            trial = next(trials, None) if batch.live else None
+            now = left if trial is None else [trial]
+            left = [] if trial is None else [request for request in left if request is not trial]
             outcomes, late = self._round(batch, now, holds)
             yield outcomes
             left = [*late, *left]

@@ -45,12 +45,16 @@ class Incidents:
 
     def note(self, changes: Changes, *, now: float) -> None:
         """Keeps what a tick did not find, what it found again, and what is tried again."""
-        for name in changes.absent:
-            self._update(name, absent_since=now)
+        self.absent(changes.absent, now=now)
         for name in changes.back:
             self._update(name, absent_since=None)
         for name in changes.tried:
             self._update(name, tried_at=now)
+
+    def absent(self, names: Iterable[str], *, now: float) -> None:
+        """Keeps that incidents are over, which is not told yet."""
+        for name in names:
+            self._update(name, absent_since=now)
 
     def told(self, names: Iterable[str], message: str | None) -> None:
         """Keeps by which message incidents were told, or that there is no channel for it.

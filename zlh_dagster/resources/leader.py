@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from zlh_dagster.resources.redis import RedisUnavailable, why
+from zlh_dagster.resources.redis import RedisUnavailable, text_at, why
 
 KEY = "zlh:leader"
 _IDENTITY = "deployment-id"
@@ -116,9 +116,7 @@ class Leadership:
             RedisUnavailable: If Redis does not answer.
         """
         try:
-            held: Any = self._client.get(KEY)
-        except redis.ResponseError:
-            held = ""  # something that is no text
+            held = text_at(self._client, KEY)
         except redis.RedisError as error:
             raise _unavailable(error) from error
         return None if held is None else _read(held)

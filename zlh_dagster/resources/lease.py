@@ -15,11 +15,10 @@ import threading
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 import redis
 
-from zlh_dagster.resources.redis import RedisUnavailable, why
+from zlh_dagster.resources.redis import RedisUnavailable, text_at, why
 
 KEY = "zlh:lease"
 FENCE_KEY = "zlh:fence"
@@ -246,9 +245,7 @@ def holder(client: "redis.Redis") -> Holder | None:
         RedisUnavailable: If Redis does not answer.
     """
     try:
-        value: Any = client.get(KEY)
-    except redis.ResponseError:
-        value = ""  # something that is no text
+        value = text_at(client, KEY)
     except redis.RedisError as error:
         raise RedisUnavailable(_unavailable(error)) from error
     if value is None:

@@ -11,6 +11,7 @@ import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -37,6 +38,19 @@ def connect(url: str) -> "redis.Redis":
         socket_connect_timeout=COMMAND_TIMEOUT,
         retry=Retry(NoBackoff(), 0),
     )
+
+
+def text_at(client: "redis.Redis", key: str) -> str | None:
+    """The text that a key holds, or ``None``; empty where it holds something that is no text.
+
+    Raises:
+        redis.RedisError: If Redis does not answer.
+    """
+    try:
+        value: Any = client.get(key)
+    except redis.ResponseError:
+        return ""
+    return None if value is None else str(value)
 
 
 def why(error: BaseException) -> str:

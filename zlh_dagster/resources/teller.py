@@ -56,9 +56,11 @@ def tell_failing(services: Services, name: str, message: Message) -> None:
     now = time.time()
     message = replace(message, lines=tuple(services.redactor.text(line) for line in message.lines))
     # Untold until the message is sent: a process that dies before is made up for.
-    new = Incident(name, message.severity, message.title, message.lines[0], opened_at=now)
+    new = Incident(
+        name, message.severity, message.title, message.lines[0], opened_at=now, untold_at=now
+    )
     try:
-        known = services.incidents.found(replace(new, untold_at=now))
+        known = services.incidents.found(new)
     except RedisUnavailable:
         services.discord.send(message)
         return

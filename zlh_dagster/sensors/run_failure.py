@@ -2,12 +2,8 @@
 
 import dagster as dg
 
-from zlh_dagster.core.messages import run_failed
-from zlh_dagster.hooks.discord import REQUESTED_BY_TAG, claim
-from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR
-from zlh_dagster.resources.batch import CONTROLLER
+from zlh_dagster.hooks.discord import tell_failed_run
 from zlh_dagster.resources.services import Services
-from zlh_dagster.resources.teller import tell_failing
 
 
 def run_failure_sensor() -> dg.SensorDefinition:
@@ -24,13 +20,9 @@ def run_failure_sensor() -> dg.SensorDefinition:
         context: dg.RunFailureSensorContext, services: dg.ResourceParam[Services]
     ) -> None:
         run = context.dagster_run
-        if not claim(context.instance, run.run_id):
-            return
         error = context.failure_event.message or ""
-        message = run_failed(job=run.job_name, run_id=run.run_id, error=error)
-        if run.job_name == LEVEL1_REPAIR and run.tags.get(REQUESTED_BY_TAG) != CONTROLLER:
-            services.discord.send(message)
-        else:
-            tell_failing(services, f"run_failed:{run.job_name}", message)
+        tell_failed_run(
+            services, context.instance, run_id=run.run_id, job=run.job_name, error=error
+        )
 
     return tell_failed_runs
