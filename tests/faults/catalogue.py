@@ -127,12 +127,18 @@ def _lose_answers(rig: Rig) -> None:
 
 def _overwrite_the_lease(rig: Rig) -> None:
     with connect(rig.redis.url) as client:
-        client.set(LEASE, "somebody wrote here")
+        client.set(LEASE, "somebody wrote here", px=5_000)
 
 
-def _overwrite_the_lead(rig: Rig) -> None:
-    with connect(rig.redis.url) as client:
-        client.set(LEADER, "somebody wrote here")
+def _overwrite_for_good(key: str) -> Callable[[Rig], None]:
+    """Before a repair begins, so that none succeeds while that stands there."""
+
+    def happen(rig: Rig) -> None:
+        with connect(rig.redis.url) as client:
+            client.set(key, "somebody wrote here")
+        rig.ask()
+
+    return happen
 
 
 def _lock_the_database(rig: Rig) -> None:
@@ -280,16 +286,20 @@ REDIS = [
         _redis(_lose_answers, between=True),
     ),
     Fault(
-        "the lease is overwritten for good, between write and check",
-        "nothing more is written by that run; what stands there ends after one lease, and the next"
-        " tick repairs what is still wrong",
+        "the lease is overwritten, between write and check",
+        f"nothing more is written by that run; {NEXT_TICK}",
         _redis(_overwrite_the_lease, between=True),
         quick=True,
     ),
     Fault(
+        "the lease is overwritten for good",
+        "no repair begins until what stands there ends, one lease after the first that would",
+        _overwrite_for_good(LEASE),
+    ),
+    Fault(
         "the lead is overwritten for good",
         "both stand by until what stands there ends after one lease",
-        _redis(_overwrite_the_lead),
+        _overwrite_for_good(LEADER),
     ),
 ]
 
