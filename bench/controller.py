@@ -17,8 +17,14 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from bench.deployment import Deployment, until
 from zlh_dagster.jobs.observe import OBSERVE
+from zlh_dagster.sensors.drift import drift_sensor
 
 _SECONDS = 120.0
+_LOOK_EVERY = 5.0
+"""Seconds between two looks of Dagster's daemon at its sensors."""
+
+_BEFORE_A_LOOK = 0.2
+"""Seconds: a tick that was asked for so long ago is there, and is not over yet."""
 
 
 @dataclass
@@ -43,6 +49,26 @@ class Controller:
                         self.instance.stop_schedule(
                             schedule.get_remote_origin_id(), schedule.selector_id, schedule
                         )
+
+    def until_near_a_look(self) -> None:
+        """Waits for the moment at which a tick is asked for that the sensor's next look finds.
+
+        At full minutes the sensor waits for the tick of the schedule. One that is asked for at any
+        other moment would be found at the next look, anything up to five seconds later.
+        """
+        with self.workspace.create_request_context() as context:
+            [location] = context.code_locations
+            [repository] = location.get_repositories().values()
+            sensor = repository.get_sensor(drift_sensor.name)
+        ids = sensor.get_remote_origin_id(), sensor.selector_id
+
+        def last_look() -> float:
+            [look] = self.instance.get_ticks(*ids, limit=1)
+            return look.timestamp
+
+        before = last_look()
+        until(lambda: last_look() > before, seconds=_SECONDS, what="a look of the sensor")
+        time.sleep(max(last_look() + _LOOK_EVERY - _BEFORE_A_LOOK - time.time(), 0))
 
     def tick(self) -> tuple[float, str]:
         """Asks for a tick; returns when that was, in seconds since the epoch, and its run."""
@@ -89,7 +115,8 @@ def controller(deployment: Deployment) -> Iterator[Controller]:
     with ExitStack() as stack:
         with deployment.as_environment():
             instance = stack.enter_context(dg.DagsterInstance.from_config(str(deployment.home)))
-            # Each storage is opened when it is first asked, and reads the environment then.
+            # Each of these is made when it is first asked for, and reads the environment then.
+            _ = instance.run_coordinator, instance.run_launcher
             instance.get_runs(limit=1)
             instance.get_asset_keys(limit=1)
             instance.all_instigator_state()

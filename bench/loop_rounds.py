@@ -90,6 +90,7 @@ def _repaired(loop: Controller, server: int) -> float:
     """Seconds from a tick until the repair of a server stands in the ledger as succeeded."""
     ledger = loop.deployment.ledger
     loop.deployment.break_srv(_srv(server))
+    loop.until_near_a_look()
     asked, run_id = loop.tick()
 
     def row() -> dict[str, Any] | None:
