@@ -2,8 +2,8 @@
 
 octoDNS's ``plan()`` asks its provider for the existing records, which builds them from the answers
 of the API, and then compares. Here observing has put them into a frame before anything is compared.
-Three more pairs of clocks show the same work on both sides: comparing alone, reading the answers and
-comparing, and both zones from plain values.
+Three more pairs of clocks show the same work on both sides: comparing alone, reading the answers
+and comparing, and both zones from plain values.
 """
 
 import logging
