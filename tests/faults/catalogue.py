@@ -411,7 +411,12 @@ DISCORD = [
         told=False,
     ),
     Fault("Discord limits", "as above", _discord("status", code=429, retry_after=60), told=False),
-    Fault("Discord: 404", "the other channel is told", _discord("status", code=404), told=False),
+    Fault(
+        "Discord: 404",
+        "as above; the next message is tried again",
+        _discord("status", code=404),
+        told=False,
+    ),
     Fault("Discord: 500", "as above", _discord("status", code=500), told=False),
 ]
 

@@ -160,28 +160,43 @@ def test_the_real_rate_limit_of_a_webhook_is_lived_with(discord, sandbox):
 
 
 @pytest.mark.parametrize(("status", "body"), [(404, {"code": 10015}), (401, {"code": 50027})])
-def test_a_dead_webhook_is_told_once_and_not_used_again(discord, sandbox, caplog, status, body):
-    """10,000 refused requests in ten minutes ban the address."""
+def test_where_every_webhook_is_dead_a_message_tries_its_own(
+    discord, sandbox, caplog, status, body
+):
+    """10,000 refused requests in ten minutes ban the address; one a message is far from that."""
     sandbox.edge.faults.switch_on("discord", "status", code=status, body=body)
     assert discord.info("first") is False
     assert "webhook is dead, set a new one" in caplog.text
     assert calls(sandbox) == len(Severity), "its own, and once each that could take its place"
     assert discord.info("second") is False
-    assert calls(sandbox) == len(Severity)
+    assert calls(sandbox) == len(Severity) + 1
     assert "second" in caplog.text, "its messages are in the log all the same"
-
-
-def test_a_dead_webhook_is_tried_again_after_a_while(discord, sandbox, monkeypatch):
-    """A process may live for weeks, and Discord errs too."""
-    sandbox.edge.faults.switch_on("discord", "status", code=404)
-    assert discord.info("first") is False
     sandbox.edge.faults.switch_off("discord")
-    assert discord.info("too soon") is False
+    assert discord.info("third") is True
+    assert discord.info("fourth") is True
+    assert inbox(sandbox) == [("info", "third"), ("info", "fourth")]
+
+
+def test_a_dead_webhook_is_left_alone_for_a_while(monkeypatch):
+    """Another one takes its messages. A process may live for weeks, and Discord errs too."""
+    asked = []
+    dead = {Severity.INFO}
+
+    def answer(request):
+        asked.append(channel := Severity(request.url.path.rpartition("/")[2]))
+        return httpx.Response(404 if channel in dead else 204)
+
+    webhooks = {s: f"https://discord.com/api/webhooks/1/{s.value}" for s in Severity}
+    discord = Discord(webhooks, redactor=Redactor([]), transport=httpx.MockTransport(answer))
+    assert discord.info("first") is True
+    assert discord.info("second") is True
+    assert [asked.count(Severity.INFO), len(asked)] == [1, 3]
+    dead.clear()
     later = time.monotonic() + discord_module.DEAD_SECONDS
     clock = SimpleNamespace(monotonic=lambda: later, sleep=time.sleep)
     monkeypatch.setattr(discord_module, "time", clock)
     assert discord.info("third") is True
-    assert inbox(sandbox) == [("info", "third")]
+    assert asked[3:] == [Severity.INFO]
 
 
 @pytest.mark.parametrize("status", [400, 403, 413])

@@ -81,6 +81,9 @@ class Discord:
     def post(self, message: Message) -> str | None:
         """Sends one message, into another channel when its own webhook is dead. Never raises.
 
+        Where all of them are dead its own is tried all the same: silence would be worse, and one
+        call for a message is far from the 10,000 refused ones in ten minutes that Discord bans.
+
         Returns:
             Its identifier, ``""`` where there is none to edit it by, ``None`` where it was not
             taken.
@@ -93,6 +96,8 @@ class Discord:
             _log.warning("not sent to Discord (no webhook for %s): %s", own.value, text)
             return None
         problem = _dead(own)
+        if not any(self._url(channel) for channel in Severity):
+            del self._dead_until[own]
         for channel in (own, *(other for other in Severity if other is not own)):
             url = self._url(channel)
             if url is None:
