@@ -1,6 +1,7 @@
 """Law 12: one repair run in the whole deployment, two deployments on one Redis included."""
 
 import threading
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from tests.harness import Loop, edge_state, statuses, titles, writes
 from zlh_dagster.core.model import Surface
 from zlh_dagster.resources.leader import KEY
+from zlh_dagster.resources.redis import connect
+from zlh_dagster.sensors import drift
 
 SRV = "_minecraft._tcp.mc-5000.example.gg"
 
@@ -52,6 +55,27 @@ def test_one_at_a_time_the_standby_takes_over_when_the_first_is_gone(loop, other
     assert run.success
     assert loop.minute() == []
     assert "standby" in loop.skips[-1]
+
+
+def test_one_at_a_time_without_redis_the_standby_leaves_telling_to_the_leader(
+    loop, other, sandbox, broken
+):
+    """For two lease times; then the leader may be gone as well."""
+    loop.judge()
+    assert other.minute() == []
+    for one in (loop, other):
+        one.services.close()
+        one.services.__dict__["redis"] = connect("unix:///nonexistent/redis.sock")
+    for one in (loop, other):
+        one.minute()
+    assert other.skips[-1].endswith("standby, and Redis does not answer")
+    assert titles(sandbox) == ["level1 repair failed"]
+    kept = drift.Cursor.parse(other.cursor)
+    assert kept.stood_by is not None
+    long_ago = kept.stood_by - 2 * other.services.settings.zlh_lease_seconds
+    other.cursor = replace(kept, stood_by=long_ago).dump()
+    other.minute()
+    assert titles(sandbox) == ["level1 repair failed"] * 2
 
 
 def test_one_at_a_time_a_leader_that_ends_cleanly_is_replaced_at_once(loop, other, sandbox, broken):

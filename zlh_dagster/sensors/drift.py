@@ -57,12 +57,15 @@ class Cursor:
         redis_lost: Since when the operator knows that Redis does not answer, seconds since the
             epoch; null while it does.
         drift: Fingerprint of the last drift that was seen, whether or not it is still there.
+        stood_by: When another deployment was last seen to lead, seconds since the epoch; null once
+            this one leads.
     """
 
     tick: str = ""
     unobserved: dict[str, int] = field(default_factory=dict)
     redis_lost: float | None = None
     drift: str = ""
+    stood_by: float | None = None
 
     @staticmethod
     def parse(text: str | None) -> "Cursor":
@@ -74,6 +77,7 @@ class Cursor:
                 {str(k): int(v) for k, v in value.get("unobserved", {}).items()},
                 None if value.get("redis_lost") is None else float(value["redis_lost"]),
                 str(value.get("drift", "")),
+                None if value.get("stood_by") is None else float(value["stood_by"]),
             )
         except (ValueError, TypeError, AttributeError):
             return Cursor()
@@ -102,7 +106,8 @@ def drift_sensor(
 
 def _evaluate(context: dg.SensorEvaluationContext, services: Services) -> dg.SensorResult:
     cursor = Cursor.parse(context.cursor)
-    standby = _standby(services)
+    standby, stood_by = _standby(services, cursor)
+    cursor = replace(cursor, stood_by=stood_by)
     newest = _newest_tick(context.instance, cursor.tick)
     if newest is None:
         return _skip("no tick is complete yet", cursor)
@@ -190,13 +195,21 @@ def _tell_error(services: Services, error: Exception) -> None:
         _log.exception("the sensor's error could not be told")
 
 
-def _standby(services: Services) -> str | None:
-    """Who leads, when it is another deployment; without Redis nobody is known to."""
+def _standby(services: Services, cursor: Cursor) -> tuple[str | None, float | None]:
+    """Why another deployment decides, and when one was last seen to lead.
+
+    Without Redis nobody is known to lead. Who led a moment ago sees that too and tells it, unless
+    it is gone as well: two lease times later the others go on.
+    """
+    now = time.time()
     try:
         leader = services.leadership.take()
     except RedisUnavailable:
-        return None
-    return None if leader is None else f"standby, the leader is {leader.name}"
+        before = cursor.stood_by
+        patience = 2 * services.settings.zlh_lease_seconds
+        waits = before is not None and 0 <= now - before < patience
+        return "standby, and Redis does not answer" if waits else None, before
+    return (None, None) if leader is None else (f"standby, the leader is {leader.name}", now)
 
 
 def _beat(services: Services, assessment: Assessment) -> None:
