@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import dagster as dg
 from dagster._cli.job import _create_run  # what `dagster job launch` calls, without its start
-from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.remote_representation.code_location import CodeLocation
+from dagster._core.remote_representation.external import RemoteRepository
+from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from bench.deployment import Deployment, until
@@ -42,13 +44,11 @@ class Controller:
 
     def rest(self) -> None:
         """Stops every schedule, so that nothing starts a tick but :meth:`tick`."""
-        with self.workspace.create_request_context() as context:
-            for location in context.code_locations:
-                for repository in location.get_repositories().values():
-                    for schedule in repository.get_schedules():
-                        self.instance.stop_schedule(
-                            schedule.get_remote_origin_id(), schedule.selector_id, schedule
-                        )
+        with self._definitions() as (_, _, repository):
+            for schedule in repository.get_schedules():
+                self.instance.stop_schedule(
+                    schedule.get_remote_origin_id(), schedule.selector_id, schedule
+                )
 
     def until_near_a_look(self) -> None:
         """Waits for the moment at which a tick is asked for that the sensor's next look finds.
@@ -56,9 +56,7 @@ class Controller:
         At full minutes the sensor waits for the tick of the schedule. One that is asked for at any
         other moment would be found at the next look, anything up to five seconds later.
         """
-        with self.workspace.create_request_context() as context:
-            [location] = context.code_locations
-            [repository] = location.get_repositories().values()
+        with self._definitions() as (_, _, repository):
             sensor = repository.get_sensor(drift_sensor.name)
         ids = sensor.get_remote_origin_id(), sensor.selector_id
 
@@ -73,9 +71,7 @@ class Controller:
     def tick(self) -> tuple[float, str]:
         """Asks for a tick; returns when that was, in seconds since the epoch, and its run."""
         began = time.time()
-        with self.workspace.create_request_context() as context:
-            [location] = context.code_locations
-            [repository] = location.get_repositories().values()
+        with self._definitions() as (context, location, repository):
             run = _create_run(
                 instance=self.instance,
                 code_location=location,
@@ -88,6 +84,16 @@ class Controller:
             )
             self.instance.submit_run(run.run_id, context)
         return began, run.run_id
+
+    @contextmanager
+    def _definitions(
+        self,
+    ) -> Iterator[tuple[WorkspaceRequestContext, CodeLocation, RemoteRepository]]:
+        """The one code location and its repository, as the daemon has them."""
+        with self.workspace.create_request_context() as context:
+            [location] = context.code_locations
+            [repository] = location.get_repositories().values()
+            yield context, location, repository
 
     def wait(self, run_id: str) -> None:
         """Waits until a run has succeeded.

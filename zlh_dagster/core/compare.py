@@ -36,6 +36,12 @@ that is missing."""
 _ODD = np.int64(-7046029254386353131)
 """2**64 over the golden ratio, as a signed number, which keeps neighbours apart (Knuth, 6.4)."""
 
+_KEYS, _TEXTS = 32_768, 1_024
+"""Rows that are worked on at once: so few that what belongs to them stays in the cache."""
+
+_UNTOLD = np.int64(-1)
+"""Stands for a number that the provider does not tell."""
+
 _Bools = npt.NDArray[np.bool_]
 _Ints = npt.NDArray[np.int64]
 
@@ -61,29 +67,40 @@ class Pairing:
 
 
 def pair(desired: pd.DataFrame, observed: pd.DataFrame) -> Pairing:
-    """Gives every key a number, in the order in which they first stand there.
+    """Gives every key a number, by the hash of its name.
 
-    Names are numbered by their hashes: a table of millions of texts is looked up where memory is
-    slow. That two names have one hash is found, and then they are numbered as what they are.
+    A name is read once, to be hashed: reading millions of texts that lie scattered in memory is
+    what comparing takes its time for. Whoever acts on a pair compares the names of that pair
+    (docs/decisions/0019-names-by-hash.md tells what is left to chance).
 
     Raises:
         ValueError: If a record has no name, type or surface.
     """
-    names = _both(desired, observed, "name")
-    kinds = np.zeros(len(names), dtype=np.int64)
+    hashes = _hashes(_both(desired, observed, "name"))
+    return _pairing(hashes * _ODD + _kinds(desired, observed), len(desired))  # wraps around
+
+
+def _pair_by_name(desired: pd.DataFrame, observed: pd.DataFrame) -> Pairing:
+    """As :func:`pair`, by the names themselves; several times slower for millions."""
+    kinds = _kinds(desired, observed)
+    numbers, uniques = pd.factorize(_both(desired, observed, "name"))
+    return _pairing(kinds * len(uniques) + numbers, len(desired))
+
+
+def _kinds(desired: pd.DataFrame, observed: pd.DataFrame) -> _Ints:
+    """A small number for the type and surface of each record."""
+    kinds = np.zeros(len(desired) + len(observed), dtype=np.int64)
     for column in ("type", "surface"):
         part, uniques = pd.factorize(_both(desired, observed, column))
         if (part < 0).any():
             raise ValueError(f"a record has no {column}")
         kinds = kinds * len(uniques) + part
-    try:
-        hashes = np.fromiter(map(str.__hash__, names), dtype=np.int64, count=len(names))
-    except TypeError:
-        raise ValueError("a record has no name") from None
-    codes, size = _numbered(hashes * _ODD + kinds)  # wraps around, as hashes do
-    if not _same_everywhere(codes, size, names, kinds):
-        codes, size = _numbered(pd.factorize(names)[0] * (kinds.max() + 1) + kinds)
-    return Pairing(codes[: len(desired)], codes[len(desired) :], size)
+    return kinds
+
+
+def _pairing(keys: _Ints, desired: int) -> Pairing:
+    codes, size = _numbered(keys)
+    return Pairing(codes[:desired], codes[desired:], size)
 
 
 def compare(
@@ -98,9 +115,18 @@ def compare(
         pairing: That of the two frames, where it is known already.
 
     Returns:
-        Frame with :data:`DRIFT_COLUMNS`, in the order of ``desired``.
+        Frame with :data:`DRIFT_COLUMNS`, in the order of ``desired``. Whatever is in it was paired
+        by name.
     """
     keys = pairing or pair(desired, observed)
+    drift, proved = _compare(desired, observed, keys)
+    return drift if proved else _compare(desired, observed, _pair_by_name(desired, observed))[0]
+
+
+def _compare(
+    desired: pd.DataFrame, observed: pd.DataFrame, keys: Pairing
+) -> tuple[pd.DataFrame, bool]:
+    """The drifts, and whether what was paired for them is the same by name."""
     active: _Bools = ~observed["disabled"].to_numpy(dtype=bool)
     total = np.bincount(keys.found, minlength=keys.size)[keys.wanted]
     served = np.bincount(keys.found[active], minlength=keys.size)[keys.wanted]
@@ -130,7 +156,20 @@ def compare(
         (conflict, DriftKind.CONFLICT),
     ):
         kind[chosen] = value.value
-    return _drift_frame(desired.iloc[drifted], observed, at[drifted], kind[drifted])
+    drift = _drift_frame(desired.iloc[drifted], observed, at[drifted], kind[drifted])
+    return drift, _same_names(desired, observed, keys, keys.wanted[drifted])
+
+
+def _same_names(desired: pd.DataFrame, observed: pd.DataFrame, keys: Pairing, codes: _Ints) -> bool:
+    """Whether all records that have one of these numbers have the same name, type and surface."""
+    asked = np.zeros(keys.size, dtype=bool)
+    asked[codes] = True
+    columns = ["name", "type", "surface"]
+    rows = [
+        frame.loc[asked[numbers], columns].assign(number=numbers[asked[numbers]])
+        for frame, numbers in ((desired, keys.wanted), (observed, keys.found))
+    ]
+    return bool(pd.concat(rows).drop_duplicates()["number"].is_unique)
 
 
 def orphans(
@@ -193,20 +232,47 @@ def _both(desired: pd.DataFrame, observed: pd.DataFrame, column: str) -> npt.NDA
     return np.concatenate([desired[column].to_numpy(object), observed[column].to_numpy(object)])
 
 
+def _hashes(names: npt.NDArray[np.object_]) -> _Ints:
+    try:
+        return np.fromiter(map(str.__hash__, names), dtype=np.int64, count=len(names))
+    except TypeError:
+        raise ValueError("a record has no name") from None
+
+
 def _numbered(keys: _Ints) -> tuple[_Ints, int]:
-    """A number for each key, and how many there are."""
-    codes, uniques = pd.factorize(keys)
-    return codes.astype(np.int64, copy=False), len(uniques)
+    """A number for each key, and how many there are.
+
+    Keys are dealt out by their upper bits first, so that the table of those of one block stays in
+    the processor's cache: a radix partition, as in the hash joins of databases.
+    """
+    bits = min((len(keys) // _KEYS).bit_length(), 16)
+    blocks = (keys.view(np.uint64) >> np.uint64(64 - bits)).astype(np.uint16)
+    order = np.argsort(blocks, kind="stable")  # a radix sort, of numbers this small
+    dealt = keys[order]
+    numbers = np.empty(len(keys), dtype=np.int64)
+    begin = size = 0
+    for end in np.cumsum(np.bincount(blocks)).tolist():
+        part, uniques = pd.factorize(dealt[begin:end])
+        numbers[begin:end] = part + size
+        begin, size = end, size + len(uniques)
+    codes = np.empty(len(keys), dtype=np.int64)
+    codes[order] = numbers
+    return codes, size
 
 
-def _same_everywhere(codes: _Ints, size: int, names: npt.NDArray[np.object_], kinds: _Ints) -> bool:
-    """Whether all that have one number have one name and kind: those of its first row."""
-    rows = np.arange(len(codes), dtype=np.int64)
-    first = np.empty(size, dtype=np.int64)
-    first[codes[::-1]] = rows[::-1]
-    others = np.flatnonzero(first[codes] != rows)
-    one = first[codes[others]]
-    return bool((kinds[others] == kinds[one]).all() and (names[others] == names[one]).all())
+def _unlike(
+    want: npt.NDArray[np.object_], at: _Ints, found: npt.NDArray[np.object_], there: _Ints
+) -> _Bools:
+    """Whether the values at the positions differ, pair by pair.
+
+    Taking a Python value touches it: those of one block are still in the cache when they are
+    compared, which of millions none would be.
+    """
+    unlike = np.empty(len(at), dtype=bool)
+    for begin in range(0, len(at), _TEXTS):
+        part = slice(begin, begin + _TEXTS)
+        unlike[part] = want[at[part]] != found[there[part]]
+    return unlike
 
 
 def empty_drift() -> pd.DataFrame:
@@ -218,20 +284,19 @@ def _differs(desired: pd.DataFrame, observed: pd.DataFrame, at: _Ints) -> _Bools
     """Whether the record at each position differs; what the provider does not tell never does."""
     differs = np.zeros(len(desired), dtype=bool)
     there = np.flatnonzero(at >= 0)
-    for column in ("content", "ttl", "proxied"):
-        want = desired[column].take(there).reset_index(drop=True)
-        found = observed[column].take(at[there]).reset_index(drop=True)
-        # A null differs from everything or is null again: only these few are looked at for nulls.
-        unequal = np.flatnonzero(_unequal(want, found))
-        known = (want.take(unequal).notna() & found.take(unequal).notna()).to_numpy()
-        differs[there[unequal[known]]] = True
+    found_at = at[there]
+    for column in ("ttl", "proxied"):
+        number, other = _numbers(desired[column])[there], _numbers(observed[column])[found_at]
+        differs[there] |= (number != other) & (number != _UNTOLD) & (other != _UNTOLD)
+    want, found = desired["content"].to_numpy(object), observed["content"].to_numpy(object)
+    unlike = there[_unlike(want, there, found, found_at)]
+    # A null is like nothing, itself included.
+    differs[unlike] |= ~(pd.isna(want[unlike]) | pd.isna(found[at[unlike]]))
     return differs
 
 
-def _unequal(want: "pd.Series[Any]", found: "pd.Series[Any]") -> _Bools:
-    if want.dtype == object:  # plain numpy compares Python values several times quicker
-        return np.asarray(want.to_numpy() != found.to_numpy(), dtype=bool)
-    return (want != found).to_numpy(dtype=bool, na_value=False)
+def _numbers(column: "pd.Series[Any]") -> _Ints:
+    return column.to_numpy(dtype=np.int64, na_value=_UNTOLD)
 
 
 def _behind_cname(missing: pd.DataFrame, observed: pd.DataFrame) -> _Bools:

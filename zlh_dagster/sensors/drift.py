@@ -75,15 +75,19 @@ class Cursor:
             return Cursor(
                 str(value.get("tick", "")),
                 {str(k): int(v) for k, v in value.get("unobserved", {}).items()},
-                None if value.get("redis_lost") is None else float(value["redis_lost"]),
+                _moment(value, "redis_lost"),
                 str(value.get("drift", "")),
-                None if value.get("stood_by") is None else float(value["stood_by"]),
+                _moment(value, "stood_by"),
             )
         except (ValueError, TypeError, AttributeError):
             return Cursor()
 
     def dump(self) -> str:
         return json.dumps(asdict(self))
+
+
+def _moment(value: dict[str, Any], field: str) -> float | None:
+    return None if value.get(field) is None else float(value[field])
 
 
 @dg.sensor(
