@@ -1,8 +1,8 @@
 """A running `zlh up`, and ticks started in it at a chosen moment.
 
-Waiting for twenty full minutes would take twenty minutes. A tick is asked for here as
-`dagster job launch` asks for it, through the run queue, from a process that has loaded Dagster
-already; the schedule rests meanwhile, so that the loop is idle before.
+Waiting for twenty full minutes would take twenty minutes. A tick is asked for here as the schedule
+asks for it, from a process that has loaded Dagster already; the schedule rests meanwhile, so that
+the loop is idle before.
 """
 
 import time
@@ -14,11 +14,12 @@ import dagster as dg
 from dagster._cli.job import _create_run  # what `dagster job launch` calls, without its start
 from dagster._core.remote_representation.code_location import CodeLocation
 from dagster._core.remote_representation.external import RemoteRepository
+from dagster._core.storage.tags import SCHEDULE_NAME_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from bench.deployment import Deployment, until
-from zlh_dagster.jobs.observe import OBSERVE
+from zlh_dagster.jobs.observe import OBSERVE, observe_every_minute
 from zlh_dagster.sensors.drift import drift_sensor
 
 _SECONDS = 120.0
@@ -78,7 +79,7 @@ class Controller:
                 remote_repo=repository,
                 remote_job=repository.get_full_job(OBSERVE),
                 run_config={},
-                tags={},
+                tags={SCHEDULE_NAME_TAG: observe_every_minute.name},
                 op_selection=None,
                 run_id=None,
             )

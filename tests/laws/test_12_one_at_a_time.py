@@ -12,6 +12,7 @@ from zlh_dagster.resources.leader import KEY
 from zlh_dagster.resources.redis import connect
 from zlh_dagster.sensors import drift
 
+OVER = "Over: Redis does not answer: nothing is repaired"
 SRV = "_minecraft._tcp.mc-5000.example.gg"
 
 
@@ -63,9 +64,7 @@ def test_one_at_a_time_without_redis_the_standby_leaves_telling_to_the_leader(
     """For two lease times; then the leader may be gone as well."""
     loop.judge()
     assert other.minute() == []
-    for one in (loop, other):
-        one.services.close()
-        one.services.__dict__["redis"] = connect("unix:///nonexistent/redis.sock")
+    without_redis(loop, other)
     for one in (loop, other):
         one.minute()
     assert other.skips[-1].endswith("standby, and Redis does not answer")
@@ -76,6 +75,72 @@ def test_one_at_a_time_without_redis_the_standby_leaves_telling_to_the_leader(
     other.cursor = replace(kept, stood_by=long_ago).dump()
     other.minute()
     assert titles(sandbox) == ["level1 repair failed"] * 2
+
+
+def without_redis(*loops):
+    for one in loops:
+        one.services.close()
+        one.services.__dict__["redis"] = connect("unix:///nonexistent/redis.sock")
+
+
+def with_redis(*loops):
+    for one in loops:
+        one.services.close()
+
+
+def later(loop):
+    """As if it had last seen a leader long ago."""
+    kept = drift.Cursor.parse(loop.cursor)
+    loop.cursor = replace(kept, stood_by=kept.stood_by - 3600).dump()
+
+
+def test_one_at_a_time_the_new_leader_tells_that_redis_answers_again(loop, other, sandbox):
+    """Redis came back empty, or late, and the other was the first to look."""
+    loop.judge()
+    other.minute()
+    without_redis(loop, other)
+    loop.minute()
+    other.minute()
+    lost = titles(sandbox)
+    assert lost == ["level1 repair failed"]
+    with_redis(loop, other)
+    loop.services.redis.delete(KEY)
+    for _ in range(3):
+        other.minute()
+        loop.minute()
+    assert "standby" in loop.skips[-1]
+    assert titles(sandbox) == [*lost, OVER]
+    assert loop.services.incidents.all_open() == {}
+    loop.services.redis.delete(KEY)
+    loop.minute()
+    loop.minute()
+    assert len(titles(sandbox)) == 2, "it is over once"
+
+
+def test_one_at_a_time_each_loss_of_redis_is_told_also_by_who_stands_by(loop, other, sandbox):
+    """Both tell a long one; in the next one the leader is gone as well."""
+    loop.judge()
+    other.minute()
+    without_redis(loop, other)
+    later(other)
+    loop.minute()
+    other.minute()
+    with_redis(loop, other)
+    for _ in range(3):
+        loop.minute()
+        other.minute()
+    first = titles(sandbox)
+    assert first == [*["level1 repair failed"] * 2, OVER]
+    without_redis(other)
+    later(other)
+    for _ in range(3):
+        other.minute()
+    assert titles(sandbox) == [*first, "level1 repair failed"]
+    with_redis(other)
+    other.services.redis.delete(KEY)
+    other.minute()
+    other.minute()
+    assert titles(sandbox) == [*first, "level1 repair failed", OVER]
 
 
 def test_one_at_a_time_a_leader_that_ends_cleanly_is_replaced_at_once(loop, other, sandbox, broken):

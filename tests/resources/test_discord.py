@@ -160,21 +160,42 @@ def test_the_real_rate_limit_of_a_webhook_is_lived_with(discord, sandbox):
 
 
 @pytest.mark.parametrize(("status", "body"), [(404, {"code": 10015}), (401, {"code": 50027})])
-def test_where_every_webhook_is_dead_a_message_tries_its_own(
+def test_where_every_webhook_is_dead_each_message_tries_them_again(
     discord, sandbox, caplog, status, body
 ):
-    """10,000 refused requests in ten minutes ban the address; one a message is far from that."""
+    """10,000 refused requests in ten minutes ban the address; four a message are far from that."""
     sandbox.edge.faults.switch_on("discord", "status", code=status, body=body)
     assert discord.info("first") is False
     assert "webhook is dead, set a new one" in caplog.text
     assert calls(sandbox) == len(Severity), "its own, and once each that could take its place"
     assert discord.info("second") is False
-    assert calls(sandbox) == len(Severity) + 1
+    assert calls(sandbox) == 2 * len(Severity)
     assert "second" in caplog.text, "its messages are in the log all the same"
     sandbox.edge.faults.switch_off("discord")
     assert discord.info("third") is True
     assert discord.info("fourth") is True
     assert inbox(sandbox) == [("info", "third"), ("info", "fourth")]
+
+
+def test_a_deleted_webhook_among_others_that_came_back_silences_nothing():
+    """One was deleted, and a bad moment of Discord's made the others look so."""
+    dead = set(Severity)
+    taken = []
+
+    def answer(request):
+        channel = Severity(request.url.path.rpartition("/")[2])
+        if channel in dead:
+            return httpx.Response(404)
+        taken.append(channel)
+        return httpx.Response(204)
+
+    webhooks = {s: f"https://discord.com/api/webhooks/1/{s.value}" for s in Severity}
+    discord = Discord(webhooks, redactor=Redactor([]), transport=httpx.MockTransport(answer))
+    assert discord.critical("in the bad moment") is False
+    dead.clear()
+    dead.add(Severity.CRITICAL)
+    assert discord.critical("after it") is True
+    assert len(taken) == 1
 
 
 def test_a_dead_webhook_is_left_alone_for_a_while(monkeypatch):

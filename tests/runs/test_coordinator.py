@@ -24,6 +24,7 @@ from zlh_dagster.runs.locks import Locks
 
 EXCLUSIVE = {"zlh/exclusive": "edge"}
 SHARD = {"zlh/shards": "agents"}
+BY_SCHEDULE = {"dagster/schedule_name": "every_minute"}
 CODE_SERVER = GrpcServerCodeLocationOrigin(host="127.0.0.1", port=1)
 STARTED, QUEUED = dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.QUEUED
 
@@ -67,16 +68,20 @@ def instance(platform, monkeypatch, shipped_yaml, launched):
         yield made
 
 
-def a_run(instance, status="NOT_STARTED", *, job=reads, tags=None):
+def a_run(instance, status="NOT_STARTED", *, job=reads, tags=None, asked_by=BY_SCHEDULE):
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(CODE_SERVER, "tests"), job.name)
     return instance.create_run_for_job(
-        job, status=dg.DagsterRunStatus(status), tags=tags, remote_job_origin=origin
+        job,
+        status=dg.DagsterRunStatus(status),
+        tags={**asked_by, **(tags or {})},
+        remote_job_origin=origin,
+        job_code_origin=dg.reconstructable(job).get_python_origin(),
     )
 
 
-def submitted(instance, *, job=reads, tags=None):
+def submitted(instance, **asked):
     """How a new run stands after it was submitted."""
-    run = a_run(instance, job=job, tags=tags)
+    run = a_run(instance, **asked)
     told = instance.run_coordinator.submit_run(SubmitRunContext(run, workspace=None))
     found = instance.get_run_by_id(run.run_id)
     assert told.status is found.status
@@ -173,15 +178,74 @@ def test_of_two_that_come_together_one_waits(instance, launched):
     assert len(launched) == 1
 
 
-def test_a_run_that_cannot_be_started_has_failed_and_is_not_queued(instance, monkeypatch):
+def failing_launcher(monkeypatch, before=lambda run: None):
+    """A launcher that raises, after something else was done."""
+
     def refuse(self: WarmRunLauncher, context: LaunchRunContext) -> None:
+        before(context.dagster_run)
         raise OSError("no process can be started")
 
     monkeypatch.setattr(WarmRunLauncher, "launch_run", refuse)
+
+
+def test_a_run_that_cannot_be_started_has_failed_once_and_is_not_queued(instance, monkeypatch):
+    failing_launcher(monkeypatch)
     run = a_run(instance)
-    with pytest.raises(OSError, match="no process"):
+    assert instance.submit_run(run.run_id, workspace=None).status is dg.DagsterRunStatus.FAILURE
+    events = [
+        entry.dagster_event for entry in instance.all_logs(run.run_id) if entry.is_dagster_event
+    ]
+    kinds = [event.event_type_value for event in events]
+    assert kinds == ["PIPELINE_STARTING", "ENGINE_EVENT", "PIPELINE_FAILURE"]
+    assert "no process can be started" in events[1].event_specific_data.error.message
+
+
+def test_a_run_that_began_before_its_launcher_failed_goes_on(instance, monkeypatch):
+    started = dg.DagsterEvent(event_type_value="PIPELINE_START", job_name=reads.name)
+    failing_launcher(
+        monkeypatch,
+        before=lambda run: instance.report_dagster_event(started, run_id=run.run_id),
+    )
+    run = submitted(instance)
+    assert run.status is dg.DagsterRunStatus.STARTED
+
+
+def test_what_a_person_asks_for_waits_for_the_daemon(instance, launched):
+    """Their shell or web server would start it, with other settings than the controller's."""
+    assert submitted(instance, asked_by={}).status is QUEUED
+    assert launched == []
+
+
+@pytest.mark.parametrize("tag", ["dagster/schedule_name", "dagster/sensor_name"])
+def test_what_schedules_and_sensors_ask_for_does_not_wait(instance, tag):
+    assert submitted(instance, asked_by={tag: "its name"}).status is STARTED
+
+
+def test_where_nothing_can_be_counted_a_run_is_queued(instance, launched, monkeypatch):
+    """As without a database for a moment, of which each storage has errors of its own."""
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("the storage does not answer")
+
+    monkeypatch.setattr(type(instance), "get_run_records", fail)
+    assert submitted(instance).status is QUEUED
+    assert launched == []
+
+
+def test_a_run_that_was_cancelled_meanwhile_is_neither_started_nor_queued(instance, launched):
+    run = a_run(instance)
+    instance.report_run_canceled(run)
+    told = instance.run_coordinator.submit_run(SubmitRunContext(run, workspace=None))
+    assert told.status is dg.DagsterRunStatus.CANCELED
+    assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.CANCELED
+    assert launched == []
+
+
+def test_a_run_that_is_submitted_twice_is_started_once(instance, launched):
+    run = a_run(instance)
+    for _ in range(2):
         instance.run_coordinator.submit_run(SubmitRunContext(run, workspace=None))
-    assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
+    assert launched == [run.run_id]
 
 
 def test_a_run_that_was_submitted_before_is_left_alone(instance, launched):

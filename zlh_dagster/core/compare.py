@@ -39,7 +39,7 @@ _ODD = np.int64(-7046029254386353131)
 _KEYS, _TEXTS = 32_768, 1_024
 """Rows that are worked on at once: so few that what belongs to them stays in the cache."""
 
-_UNTOLD = np.int64(-1)
+_UNTOLD = np.iinfo(np.int64).min
 """Stands for a number that the provider does not tell."""
 
 _Bools = npt.NDArray[np.bool_]

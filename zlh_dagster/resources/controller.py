@@ -104,12 +104,25 @@ def ask(
             services.gate.spend(_spent(assessment))
         if redis_lost_since is not None:
             # Kept only now, for the run that tells that it is over.
-            services.incidents.open(replace(_REDIS_LOST, opened_at=redis_lost_since))
+            hand_on_redis_lost(services, since=redis_lost_since)
             over = (*launch.incidents.over, REDIS_LOST)
             launch = replace(launch, incidents=replace(launch.incidents, over=over))
     except RedisUnavailable as error:
         return _without_redis(str(error), told=redis_lost_since is not None)
     return launch
+
+
+def hand_on_redis_lost(services: Services, *, since: float) -> None:
+    """Leaves it to the leader to tell that Redis answers again, which this deployment told.
+
+    Args:
+        services: The outside systems.
+        since: When the operator was told, seconds since the epoch.
+
+    Raises:
+        RedisUnavailable: If Redis does not answer.
+    """
+    services.incidents.open(replace(_REDIS_LOST, opened_at=since))
 
 
 def _unseen(tick: Tick) -> set[str]:

@@ -81,8 +81,8 @@ class Discord:
     def post(self, message: Message) -> str | None:
         """Sends one message, into another channel when its own webhook is dead. Never raises.
 
-        Where all of them are dead its own is tried all the same: silence would be worse, and one
-        call for a message is far from the 10,000 refused ones in ten minutes that Discord bans.
+        Where all of them are dead all are tried again: silence would be worse, and four calls for
+        a message are far from the 10,000 refused ones in ten minutes that Discord bans.
 
         Returns:
             Its identifier, ``""`` where there is none to edit it by, ``None`` where it was not
@@ -97,7 +97,7 @@ class Discord:
             return None
         problem = _dead(own)
         if not any(self._url(channel) for channel in Severity):
-            del self._dead_until[own]
+            self._dead_until.clear()
         for channel in (own, *(other for other in Severity if other is not own)):
             url = self._url(channel)
             if url is None:

@@ -25,7 +25,7 @@ from zlh_dagster.hooks.discord import REQUESTED_BY_TAG
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR, run_config
 from zlh_dagster.jobs.observe import OBSERVE, UNFINISHED
 from zlh_dagster.resources.batch import CONTROLLER
-from zlh_dagster.resources.controller import Assessment, ask, assess
+from zlh_dagster.resources.controller import Assessment, ask, assess, hand_on_redis_lost
 from zlh_dagster.resources.pulse import HEARTBEAT, call_heartbeat
 from zlh_dagster.resources.redis import RedisUnavailable
 from zlh_dagster.resources.services import Services
@@ -110,8 +110,7 @@ def drift_sensor(
 
 def _evaluate(context: dg.SensorEvaluationContext, services: Services) -> dg.SensorResult:
     cursor = Cursor.parse(context.cursor)
-    standby, stood_by = _standby(services, cursor)
-    cursor = replace(cursor, stood_by=stood_by)
+    standby, cursor = _standby(services, cursor)
     newest = _newest_tick(context.instance, cursor.tick)
     if newest is None:
         return _skip("no tick is complete yet", cursor)
@@ -199,21 +198,27 @@ def _tell_error(services: Services, error: Exception) -> None:
         _log.exception("the sensor's error could not be told")
 
 
-def _standby(services: Services, cursor: Cursor) -> tuple[str | None, float | None]:
-    """Why another deployment decides, and when one was last seen to lead.
+def _standby(services: Services, cursor: Cursor) -> tuple[str | None, Cursor]:
+    """Why another deployment decides, and what is remembered of that.
 
     Without Redis nobody is known to lead. Who led a moment ago sees that too and tells it, unless
-    it is gone as well: two lease times later the others go on.
+    it is gone as well: two lease times later the others go on. Who told it and no longer leads
+    leaves it to the new leader to tell that it is over; a leader that stayed tells that anyway.
     """
     now = time.time()
     try:
         leader = services.leadership.take()
+        if leader is None:
+            return None, replace(cursor, stood_by=None)
+        if cursor.redis_lost is not None and leader.since > cursor.redis_lost:
+            hand_on_redis_lost(services, since=cursor.redis_lost)
     except RedisUnavailable:
         before = cursor.stood_by
         patience = 2 * services.settings.zlh_lease_seconds
         waits = before is not None and 0 <= now - before < patience
-        return "standby, and Redis does not answer" if waits else None, before
-    return (None, None) if leader is None else (f"standby, the leader is {leader.name}", now)
+        return "standby, and Redis does not answer" if waits else None, cursor
+    reason = f"standby, the leader is {leader.name}"
+    return reason, replace(cursor, stood_by=now, redis_lost=None)
 
 
 def _beat(services: Services, assessment: Assessment) -> None:
