@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zlh_dagster.core import compare as compare_module
+from zlh_dagster.core import pairing
 from zlh_dagster.core.compare import compare
 from zlh_dagster.core.desired import desired_frame
 from zlh_dagster.core.model import records_frame, rows_of
@@ -159,7 +159,7 @@ def hashed(hash_of: Callable[[str], int]) -> Iterator[None]:
     """Names have these hashes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            compare_module,
+            pairing,
             "_hashes",
             lambda names: np.array([hash_of(name) for name in names], dtype=np.int64),
         )

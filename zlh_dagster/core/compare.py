@@ -1,11 +1,6 @@
-"""Desired against observed, for any number of records at once.
-
-The comparison is vectorised: rows are matched by factorised keys, so its cost grows linearly with
-the number of records and does not depend on the number of servers.
-"""
+"""Desired against observed, for any number of records at once, column by column."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +10,7 @@ import pandas as pd
 from zlh_dagster.core.desired import EdgeConfig
 from zlh_dagster.core.model import DriftKind, Surface
 from zlh_dagster.core.names import SRV_PREFIXES
+from zlh_dagster.core.pairing import Bools, Ints, Pairing, pair, pair_by_name, same_names
 
 DRIFT_COLUMNS: dict[str, str] = {
     "surface": "object",
@@ -33,74 +29,11 @@ DRIFT_COLUMNS: dict[str, str] = {
 """Columns of a frame of drifts; ``vmid`` is null for a record that no server has, ``found`` for one
 that is missing."""
 
-_ODD = np.int64(-7046029254386353131)
-"""2**64 over the golden ratio, as a signed number, which keeps neighbours apart (Knuth, 6.4)."""
-
-_KEYS, _TEXTS = 32_768, 1_024
-"""Rows that are worked on at once: so few that what belongs to them stays in the cache."""
-
 _UNTOLD = np.iinfo(np.int64).min
 """Stands for a number that the provider does not tell."""
 
-_Bools = npt.NDArray[np.bool_]
-_Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Pairing:
-    """Which records of two frames stand under the same surface, type and name.
-
-    Attributes:
-        wanted: Code of the key of each desired record.
-        found: Code of the key of each observed record.
-        size: All codes are below it.
-    """
-
-    wanted: _Ints
-    found: _Ints
-    size: int
-
-    @property
-    def asked_for(self) -> _Bools:
-        """The observed records whose key some desired record has."""
-        return np.bincount(self.wanted, minlength=self.size)[self.found] > 0
-
-
-def pair(desired: pd.DataFrame, observed: pd.DataFrame) -> Pairing:
-    """Gives every key a number, by the hash of its name.
-
-    A name is read once, to be hashed: reading millions of texts that lie scattered in memory is
-    what comparing takes its time for. Whoever acts on a pair compares the names of that pair
-    (docs/decisions/0019-names-by-hash.md tells what is left to chance).
-
-    Raises:
-        ValueError: If a record has no name, type or surface.
-    """
-    hashes = _hashes(_both(desired, observed, "name"))
-    return _pairing(hashes * _ODD + _kinds(desired, observed), len(desired))  # wraps around
-
-
-def _pair_by_name(desired: pd.DataFrame, observed: pd.DataFrame) -> Pairing:
-    """As :func:`pair`, by the names themselves; several times slower for millions."""
-    kinds = _kinds(desired, observed)
-    numbers, uniques = pd.factorize(_both(desired, observed, "name"))
-    return _pairing(kinds * len(uniques) + numbers, len(desired))
-
-
-def _kinds(desired: pd.DataFrame, observed: pd.DataFrame) -> _Ints:
-    """A small number for the type and surface of each record."""
-    kinds = np.zeros(len(desired) + len(observed), dtype=np.int64)
-    for column in ("type", "surface"):
-        part, uniques = pd.factorize(_both(desired, observed, column))
-        if (part < 0).any():
-            raise ValueError(f"a record has no {column}")
-        kinds = kinds * len(uniques) + part
-    return kinds
-
-
-def _pairing(keys: _Ints, desired: int) -> Pairing:
-    codes, size = _numbered(keys)
-    return Pairing(codes[:desired], codes[desired:], size)
+_TEXTS = 1_024
+"""Pairs of texts that are compared at once: so few that they are still in the cache."""
 
 
 def compare(
@@ -120,14 +53,14 @@ def compare(
     """
     keys = pairing or pair(desired, observed)
     drift, proved = _compare(desired, observed, keys)
-    return drift if proved else _compare(desired, observed, _pair_by_name(desired, observed))[0]
+    return drift if proved else _compare(desired, observed, pair_by_name(desired, observed))[0]
 
 
 def _compare(
     desired: pd.DataFrame, observed: pd.DataFrame, keys: Pairing
 ) -> tuple[pd.DataFrame, bool]:
     """The drifts, and whether what was paired for them is the same by name."""
-    active: _Bools = ~observed["disabled"].to_numpy(dtype=bool)
+    active: Bools = ~observed["disabled"].to_numpy(dtype=bool)
     total = np.bincount(keys.found, minlength=keys.size)[keys.wanted]
     served = np.bincount(keys.found[active], minlength=keys.size)[keys.wanted]
 
@@ -157,19 +90,7 @@ def _compare(
     ):
         kind[chosen] = value.value
     drift = _drift_frame(desired.iloc[drifted], observed, at[drifted], kind[drifted])
-    return drift, _same_names(desired, observed, keys, keys.wanted[drifted])
-
-
-def _same_names(desired: pd.DataFrame, observed: pd.DataFrame, keys: Pairing, codes: _Ints) -> bool:
-    """Whether all records that have one of these numbers have the same name, type and surface."""
-    asked = np.zeros(keys.size, dtype=bool)
-    asked[codes] = True
-    columns = ["name", "type", "surface"]
-    rows = [
-        frame.loc[asked[numbers], columns].assign(number=numbers[asked[numbers]])
-        for frame, numbers in ((desired, keys.wanted), (observed, keys.found))
-    ]
-    return bool(pd.concat(rows).drop_duplicates()["number"].is_unique)
+    return drift, same_names(desired, observed, keys, keys.wanted[drifted])
 
 
 def orphans(
@@ -228,41 +149,9 @@ def _servers(hosts: "pd.Series[Any]", desired: pd.DataFrame) -> "pd.Series[Any]"
     return hosts.map(dict(zip(named["name"], named["vmid"], strict=True))).astype("Int64")
 
 
-def _both(desired: pd.DataFrame, observed: pd.DataFrame, column: str) -> npt.NDArray[np.object_]:
-    return np.concatenate([desired[column].to_numpy(object), observed[column].to_numpy(object)])
-
-
-def _hashes(names: npt.NDArray[np.object_]) -> _Ints:
-    try:
-        return np.fromiter(map(str.__hash__, names), dtype=np.int64, count=len(names))
-    except TypeError:
-        raise ValueError("a record has no name") from None
-
-
-def _numbered(keys: _Ints) -> tuple[_Ints, int]:
-    """A number for each key, and how many there are.
-
-    Keys are dealt out by their upper bits first, so that the table of those of one block stays in
-    the processor's cache: a radix partition, as in the hash joins of databases.
-    """
-    bits = min((len(keys) // _KEYS).bit_length(), 16)
-    blocks = (keys.view(np.uint64) >> np.uint64(64 - bits)).astype(np.uint16)
-    order = np.argsort(blocks, kind="stable")  # a radix sort, of numbers this small
-    dealt = keys[order]
-    numbers = np.empty(len(keys), dtype=np.int64)
-    begin = size = 0
-    for end in np.cumsum(np.bincount(blocks)).tolist():
-        part, uniques = pd.factorize(dealt[begin:end])
-        numbers[begin:end] = part + size
-        begin, size = end, size + len(uniques)
-    codes = np.empty(len(keys), dtype=np.int64)
-    codes[order] = numbers
-    return codes, size
-
-
 def _unlike(
-    want: npt.NDArray[np.object_], at: _Ints, found: npt.NDArray[np.object_], there: _Ints
-) -> _Bools:
+    want: npt.NDArray[np.object_], at: Ints, found: npt.NDArray[np.object_], there: Ints
+) -> Bools:
     """Whether the values at the positions differ, pair by pair.
 
     Taking a Python value touches it: those of one block are still in the cache when they are
@@ -280,7 +169,7 @@ def empty_drift() -> pd.DataFrame:
     return pd.DataFrame(columns=list(DRIFT_COLUMNS)).astype(DRIFT_COLUMNS)
 
 
-def _differs(desired: pd.DataFrame, observed: pd.DataFrame, at: _Ints) -> _Bools:
+def _differs(desired: pd.DataFrame, observed: pd.DataFrame, at: Ints) -> Bools:
     """Whether the record at each position differs; what the provider does not tell never does."""
     differs = np.zeros(len(desired), dtype=bool)
     there = np.flatnonzero(at >= 0)
@@ -295,21 +184,21 @@ def _differs(desired: pd.DataFrame, observed: pd.DataFrame, at: _Ints) -> _Bools
     return differs
 
 
-def _numbers(column: "pd.Series[Any]") -> _Ints:
+def _numbers(column: "pd.Series[Any]") -> Ints:
     return column.to_numpy(dtype=np.int64, na_value=_UNTOLD)
 
 
-def _behind_cname(missing: pd.DataFrame, observed: pd.DataFrame) -> _Bools:
+def _behind_cname(missing: pd.DataFrame, observed: pd.DataFrame) -> Bools:
     """Whether a CNAME stands at the name, where no other record may stand (RFC 1034, 3.6.2)."""
     cnames = observed[observed["type"].to_numpy(object) == "CNAME"]
     cnames = cnames[~cnames["disabled"].astype(bool)]
     held = cnames["surface"] + "|" + cnames["name"]
-    mask: _Bools = (missing["surface"] + "|" + missing["name"]).isin(held).to_numpy(dtype=bool)
+    mask: Bools = (missing["surface"] + "|" + missing["name"]).isin(held).to_numpy(dtype=bool)
     return mask
 
 
 def _drift_frame(
-    wanted: pd.DataFrame, observed: pd.DataFrame, at: _Ints, kind: npt.NDArray[np.object_]
+    wanted: pd.DataFrame, observed: pd.DataFrame, at: Ints, kind: npt.NDArray[np.object_]
 ) -> pd.DataFrame:
     known = pd.Series(at >= 0)
     if len(observed):

@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 import pandas as pd
 
-from zlh_dagster.core.compare import compare, empty_drift, orphans, pair
+from zlh_dagster.core.compare import compare, empty_drift, orphans
 from zlh_dagster.core.desired import (
     EdgeConfig,
     all_labels_known,
@@ -18,6 +18,7 @@ from zlh_dagster.core.desired import (
 from zlh_dagster.core.fleet import operations_frame
 from zlh_dagster.core.holds import NOTHING_HELD, Holds
 from zlh_dagster.core.model import DriftKind, Surface, records_frame
+from zlh_dagster.core.pairing import pair
 from zlh_dagster.core.policy import PolicyConfig, decide, kept_back
 from zlh_dagster.core.repair import Decisions
 from zlh_dagster.core.snapshot import Outcome, Snapshot
