@@ -187,8 +187,8 @@ def test_names_that_share_a_hash_never_make_a_drift(wanted, found, hashes):
 @pytest.mark.parametrize("found", [["other"], ["a", "other"], ["a", "b", "other"], ["b"]])
 def test_a_drift_that_shares_a_hash_is_judged_by_name(found):
     """`a` and `b` are wanted and hash alike, and so does `other`, which nobody asks for."""
-    desired = desired_frame([server("a", 5000, "1"), server("b", 5001, "1")])
-    observed = records_frame([record(name, f"id-{name}", "2") for name in found])
+    desired = desired_frame([server("a", 5000), server("b", 5001)])
+    observed = records_frame([record(name, "2") for name in found])
     expected = compare(desired, observed)
     assert len(expected) == 2, "each is missing or wrong"
     with hashed(lambda name: 1):
@@ -196,14 +196,23 @@ def test_a_drift_that_shares_a_hash_is_judged_by_name(found):
 
 
 def test_a_missing_record_hides_behind_one_of_the_same_hash_until_anything_shows_it():
-    desired = desired_frame([server("a", 5000, "1"), server("b", 5001, "1")])
-    observed = records_frame([record("b", "id-b", "1")])
+    desired = desired_frame([server("a", 5000), server("b", 5001)])
+    observed = records_frame([record("b", "1")])
     assert list(compare(desired, observed)["kind"]) == ["missing"]
     with hashed(lambda name: 1):
         assert compare(desired, observed).empty
 
 
-def server(name: str, vmid: int, content: str) -> dict[str, Any]:
+def server(name: str, vmid: int) -> dict[str, Any]:
+    return {**an_a_record(name, "1"), "vmid": vmid, "guard": None}
+
+
+def record(name: str, content: str) -> dict[str, Any]:
+    return {**an_a_record(name, content), "disabled": False, "record_id": f"id-{name}"}
+
+
+def an_a_record(name: str, content: str) -> dict[str, Any]:
+    """What a desired and an observed record have in common."""
     return {
         "surface": "cloudflare",
         "name": name,
@@ -211,19 +220,4 @@ def server(name: str, vmid: int, content: str) -> dict[str, Any]:
         "content": content,
         "ttl": 60,
         "proxied": False,
-        "vmid": vmid,
-        "guard": None,
-    }
-
-
-def record(name: str, record_id: str, content: str) -> dict[str, Any]:
-    return {
-        "surface": "cloudflare",
-        "name": name,
-        "type": "A",
-        "content": content,
-        "ttl": 60,
-        "proxied": False,
-        "disabled": False,
-        "record_id": record_id,
     }

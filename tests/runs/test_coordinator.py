@@ -15,6 +15,7 @@ from dagster._core.run_coordinator import SubmitRunContext
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import (
     QueuedRunCoordinatorDaemon,
 )
+from sqlalchemy.exc import OperationalError
 
 from zlh_dagster.definitions import defs
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR
@@ -158,6 +159,17 @@ def test_while_another_process_hands_over_a_run_is_queued(platform, instance, la
 def test_where_no_lock_can_be_had_a_run_is_queued(platform, instance, launched):
     """As on a full disk."""
     (platform.home / "locks").write_text("")
+    assert submitted(instance).status is QUEUED
+    assert launched == []
+
+
+def test_where_the_database_of_the_locks_does_not_answer_a_run_is_queued(
+    instance, launched, monkeypatch
+):
+    def hold(self, name):
+        raise OperationalError("SELECT", {}, OSError("connection refused"))
+
+    monkeypatch.setattr(Locks, "hold", hold)
     assert submitted(instance).status is QUEUED
     assert launched == []
 

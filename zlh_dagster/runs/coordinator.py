@@ -23,7 +23,7 @@ from dagster._utils.tags import TagConcurrencyLimitsCounter
 
 from zlh_dagster.resources.settings import load_settings
 from zlh_dagster.runs.alive import locks_of
-from zlh_dagster.runs.locks import Held, RunLocks
+from zlh_dagster.runs.locks import RunLocks
 
 HANDING_OVER = "handing-over"
 """Lock of whoever counts what is under way and then starts a run."""
@@ -61,29 +61,21 @@ class PromptRunCoordinator(QueuedRunCoordinator):
         """
         run_id, tags = context.dagster_run.run_id, context.dagster_run.tags
         with ExitStack() as stack:
-            if SCHEDULE_NAME_TAG in tags or SENSOR_NAME_TAG in tags:
-                counting = self._may_count(run_id, stack)
-                context = context._replace(dagster_run=self._as_it_stands(run_id))
-                if counting and self._is_next(context.dagster_run):
-                    self._start(context)
-                    return self._as_it_stands(run_id)
-        return super().submit_run(context)
+            asked_by_daemon = SCHEDULE_NAME_TAG in tags or SENSOR_NAME_TAG in tags
+            if asked_by_daemon and self._is_next(run_id, stack):
+                self._start(context)
+                return self._as_it_stands(run_id)
+        return super().submit_run(context._replace(dagster_run=self._as_it_stands(run_id)))
 
-    def _may_count(self, run_id: str, stack: ExitStack) -> bool:
-        """Whether until the stack ends nobody else counts: two would find the same place free."""
+    def _is_next(self, run_id: str, stack: ExitStack) -> bool:
+        """Whether nothing is before the run; until the stack ends nobody else counts."""
         try:
+            # Two that count at the same time would both find the last place free.
             stack.enter_context(self._locks.hold(HANDING_OVER))
-        except (Held, OSError) as error:
-            _log.info("run %s is queued: %s", run_id, type(error).__name__)
-            return False
-        return True
-
-    def _is_next(self, run: DagsterRun) -> bool:
-        """Whether nothing is before the run; what cannot be counted is."""
-        try:
+            run = self._as_it_stands(run_id)
             return run.status is DagsterRunStatus.NOT_STARTED and self._is_free_for(run)
-        except Exception as error:  # noqa: BLE001 - the daemon counts again
-            _log.info("run %s is queued: %s", run.run_id, type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - where nothing can be counted, the daemon counts
+            _log.info("run %s is queued: %s", run_id, type(error).__name__)
             return False
 
     def _start(self, context: SubmitRunContext) -> None:
