@@ -1,15 +1,19 @@
 """Dagster's own files, over connections that stay open."""
 
 import os
+import sqlite3
 import threading
 from pathlib import Path
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
+from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
 from tests.runs.jobs import a_job
-from zlh_dagster.runs.sqlite import PooledSqliteStorage
+from zlh_dagster.jobs.run_files import UNFINISHED, RunFiles
+from zlh_dagster.runs.sqlite import PooledSqliteStorage, _empty_shard
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,6 +95,63 @@ def test_open_files_do_not_grow_with_the_runs(home):
         assert open_files() <= before + 3
     after = open_files()
     assert after < before
+
+
+def shards(home, run_id):
+    return sorted(p.name for p in (home / "history" / "runs").glob(f"{run_id}*"))
+
+
+def test_dagsters_migrations_are_read_once_and_not_for_each_run(home, monkeypatch):
+    read = []
+    original = SqliteEventLogStorage._initdb
+    monkeypatch.setattr(
+        SqliteEventLogStorage, "_initdb", lambda *a, **b: read.append(a) or original(*a, **b)
+    )
+    _empty_shard.cache_clear()
+    with dg.DagsterInstance.get() as one, dg.DagsterInstance.get() as other:
+        counts = []
+        for _ in range(3):
+            run = a_job.execute_in_process(instance=one)
+            assert len(other.all_logs(run.run_id)) > 5
+            assert f"{run.run_id}.db" in shards(home, run.run_id)
+            assert f"{run.run_id}.db{UNFINISHED}" not in shards(home, run.run_id)
+            counts.append(len(read))
+    assert counts[0] == counts[1] == counts[2]
+
+
+@pytest.mark.parametrize("left", ["nothing in it", "half made", "half written", "an old revision"])
+def test_a_file_that_another_process_did_not_finish_is_made_whole(home, left):
+    """As after a process that was killed at any moment."""
+    run_id = "6f1f0a52-0000-4000-8000-000000000000"
+    path = home / "history" / "runs" / f"{run_id}.db"
+    with dg.DagsterInstance.get() as instance:
+        if left == "nothing in it":
+            path.touch()
+        elif left == "half made":
+            path.with_name(path.name + UNFINISHED).write_bytes(b"SQLite")
+        else:
+            path.write_bytes(_empty_shard()[0])
+            with sqlite3.connect(path) as connection:
+                connection.execute("DELETE FROM alembic_version")
+                if left == "an old revision":
+                    connection.execute("INSERT INTO alembic_version VALUES ('567bc23fd1ac')")
+        run = instance.create_run_for_job(a_job, run_id=run_id)
+        instance.report_engine_event("said", run)
+        assert [entry.message for entry in instance.all_logs(run_id)] == ["said"]
+        files = RunFiles(instance.event_log_storage)
+        assert run_id in files.runs()
+        files.delete(run_id)
+        assert shards(home, run_id) == []
+
+
+def test_a_table_that_comes_later_is_seen(home):
+    with dg.DagsterInstance.get() as instance:
+        storage = instance.event_log_storage
+        assert not storage.has_table("later")
+        with storage.index_connection() as connection:
+            connection.execute(sa.text("CREATE TABLE later (id INTEGER)"))
+        assert storage.has_table("later")
+        assert storage.has_table("asset_keys")
 
 
 def test_a_directory_is_all_that_it_is_configured_with(tmp_path):

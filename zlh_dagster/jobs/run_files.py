@@ -7,6 +7,9 @@ from pathlib import Path
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.base import EventLogStorage
 
+UNFINISHED = "-new"
+"""Ends the name of a run's file while it is made."""
+
 _INDEX, _RUNLESS = "index", ""
 
 
@@ -39,7 +42,7 @@ class RunFiles:
     def delete(self, run_id: str) -> None:
         """Deletes a run's file and what SQLite keeps beside it."""
         if self._folder is not None:
-            for end in ("", "-wal", "-shm"):
+            for end in ("", "-wal", "-shm", UNFINISHED):
                 (self._folder / f"{run_id}.db{end}").unlink(missing_ok=True)
 
     def runs(self) -> set[str]:

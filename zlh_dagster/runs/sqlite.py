@@ -8,9 +8,12 @@ processes share. A run's own file is still closed each time, for the web UI watc
 Nothing else differs: the files are those of Dagster's own class, and either can read the other's.
 """
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cached_property
+from contextlib import contextmanager, suppress
+from functools import cache, cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import sqlalchemy as sa
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
@@ -24,10 +27,13 @@ from dagster._serdes import ConfigurableClassData
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool, QueuePool
 from typing_extensions import Self
 
+from zlh_dagster.jobs.run_files import UNFINISHED
+
 BUSY_SECONDS = 30.0
 """How long a statement waits for another process that writes."""
 
 _SHARDS_KEPT = 8
+_REVISION = sa.text("SELECT version_num FROM alembic_version")
 
 
 class PooledEventLog(SqliteEventLogStorage):
@@ -37,12 +43,17 @@ class PooledEventLog(SqliteEventLogStorage):
     def _engines(self) -> dict[str, sa.Engine]:
         return {}
 
+    @cached_property
+    def _tables(self) -> set[str]:
+        return set()
+
     @contextmanager
     def _connect(self, shard: str) -> Iterator[sa.Connection]:
         with self._db_lock:
             engine = self._engine(shard)
             if shard not in self._initialized_dbs:
-                self._initdb(engine)
+                if shard == INDEX_SHARD_NAME or not _is_made(self.path_for_shard(shard), engine):
+                    self._initdb(engine)
                 self._initialized_dbs.add(shard)
             with engine.connect() as connection, connection.begin():
                 yield connection
@@ -57,6 +68,14 @@ class PooledEventLog(SqliteEventLogStorage):
         for name in runs[:-_SHARDS_KEPT]:
             del self._engines[name]
         return engine
+
+    def has_table(self, table_name: str) -> bool:
+        """Asked some twenty times for each run; tables come and never go."""
+        if table_name not in self._tables:
+            if not super().has_table(table_name):
+                return False
+            self._tables.add(table_name)
+        return True
 
     def dispose(self) -> None:
         super().dispose()
@@ -108,6 +127,37 @@ class PooledSqliteStorage(DagsterSqliteStorage):
         cls, inst_data: ConfigurableClassData, config_value: SqliteStorageConfig
     ) -> Self:
         return cls.from_local(inst_data=inst_data, **config_value)
+
+
+@cache
+def _empty_shard() -> tuple[bytes, str]:
+    """A run's file as Dagster makes it, and the revision that stands in it.
+
+    For each file Dagster reads all its migrations, to learn which is the last: a tenth of what a
+    tick costs, in each process that opens the file.
+    """
+    with TemporaryDirectory(prefix="zlh-") as directory:
+        storage = SqliteEventLogStorage(directory)
+        with storage.run_connection("empty") as connection:
+            [revision] = connection.execute(_REVISION).scalars()
+        storage.dispose()
+        return Path(storage.path_for_shard("empty")).read_bytes(), revision
+
+
+def _is_made(path: str, engine: sa.Engine) -> bool:
+    """Whether a run's file is complete: one that is not there is made, whole or not at all."""
+    content, revision = _empty_shard()
+    if not os.path.exists(path):
+        made = f"{path}{UNFINISHED}"
+        with suppress(FileExistsError), open(made, "xb") as file:  # or another process is at it
+            file.write(content)
+            file.flush()
+            with suppress(FileExistsError):
+                os.link(made, path)
+            os.unlink(made)
+    with engine.connect() as connection, suppress(sa.exc.OperationalError):
+        return connection.execute(_REVISION).scalars().all() == [revision]
+    return False
 
 
 def _open(url: str, pool: type[Pool]) -> sa.Engine:
