@@ -4,6 +4,7 @@ import argparse
 import importlib
 import sys
 import time
+import uuid
 
 from bench import results_file
 from bench.harness import Benchmark, say
@@ -34,6 +35,7 @@ def main() -> int:
     unknown = set(arguments.names) - set(MODULES)
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}")
+    run = uuid.uuid4().hex
     for name in arguments.names or MODULES:
         benchmark = load(name)
         say(f"# {name}: {benchmark.what}")
@@ -44,7 +46,7 @@ def main() -> int:
             say(figure.line)
         say(f"# {name}: {seconds:.0f} s\n")
         if not arguments.small:
-            results_file.keep(name, result, seconds=seconds)
+            results_file.keep(name, result, seconds=seconds, run=run)
     return 0
 
 

@@ -8,14 +8,13 @@ from typing import Any
 import pandas as pd
 
 from bench import worlds
-from bench.harness import Benchmark, Figure, Result, clock, in_own_process
+from bench.harness import MEBIBYTE, Benchmark, Figure, Result, clock, in_own_process
 from zlh_dagster.core.compare import compare
 from zlh_dagster.core.judge import judge
 from zlh_dagster.core.policy import PolicyConfig
 
 SIZES, SMALL_SIZES = (1_000, 10_000, 100_000, 1_000_000), (20, 200)
 SECONDS_AIM, GROWTH_AIM = 1.5, 1.3
-_MEBIBYTE = 2**20
 
 
 def measure(servers: int) -> dict[str, Any]:
@@ -44,7 +43,7 @@ def measure(servers: int) -> dict[str, Any]:
 
 
 def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _MEBIBYTE
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEBIBYTE
 
 
 def run(small: bool) -> Result:

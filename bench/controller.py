@@ -29,6 +29,9 @@ _LOOK_EVERY = 5.0
 _BEFORE_A_LOOK = 0.2
 """Seconds: a tick that was asked for so long ago is there, and is not over yet."""
 
+_IN_TIME = 1.0
+"""Seconds before a look that are too short to prepare for it."""
+
 
 @dataclass
 class Controller:
@@ -51,6 +54,15 @@ class Controller:
                     schedule.get_remote_origin_id(), schedule.selector_id, schedule
                 )
 
+    def resume(self) -> None:
+        """Starts the schedule of the ticks, and no other."""
+        with self._definitions() as (_, _, repository):
+            self.instance.start_schedule(repository.get_schedule(observe_every_minute.name))
+
+    def ticks(self) -> int:
+        """How many ticks there were."""
+        return self.instance.get_runs_count(dg.RunsFilter(job_name=OBSERVE))
+
     def until_near_a_look(self) -> None:
         """Waits for the moment at which a tick is asked for that the sensor's next look finds.
 
@@ -66,7 +78,8 @@ class Controller:
             return look.timestamp
 
         before = last_look()
-        until(lambda: last_look() > before, seconds=_SECONDS, what="a look of the sensor")
+        if time.time() > before + _LOOK_EVERY - _IN_TIME:
+            until(lambda: last_look() > before, seconds=_SECONDS, what="a look of the sensor")
         time.sleep(max(last_look() + _LOOK_EVERY - _BEFORE_A_LOOK - time.time(), 0))
 
     def tick(self) -> tuple[float, str]:
@@ -116,9 +129,14 @@ class Controller:
 
 
 @contextmanager
-def controller(deployment: Deployment) -> Iterator[Controller]:
-    """`zlh up` over a deployment, with a connection to it."""
-    pid = deployment.up()
+def controller(deployment: Deployment, *, web: bool = False) -> Iterator[Controller]:
+    """`zlh up` over a deployment, with a connection to it.
+
+    Args:
+        deployment: What it watches.
+        web: Whether its web server runs too.
+    """
+    pid = deployment.up(web=web)
     with ExitStack() as stack:
         with deployment.as_environment():
             instance = stack.enter_context(dg.DagsterInstance.from_config(str(deployment.home)))

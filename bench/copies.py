@@ -15,6 +15,7 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
 from dagster._core.storage.runs.schema import RunStorageSqlMetadata
+from dagster._core.storage.schedules.schema import JobTickTable
 
 _EVENTS = ("event_logs", "asset_event_tags", "asset_check_executions")
 _NAMES_AN_EVENT = ("event_id", "evaluation_event_storage_id", "materialization_event_storage_id")
@@ -36,9 +37,11 @@ class Copies:
         self._home = home
         runs: Any = instance.run_storage
         events: Any = instance.event_log_storage
+        schedules: Any = instance.schedule_storage
         self._places: list[tuple[_Connect, sa.Table]] = [
             *((runs.connect, RunStorageSqlMetadata.tables[name]) for name in ("runs", "run_tags")),
             *((events.index_connection, SqlEventLogStorageMetadata.tables[n]) for n in _EVENTS),
+            (schedules.connect, JobTickTable),
         ]
         if (home / "history" / "runs" / "index.db").exists():
             # SQLite has a second copy of the events that no run reported.

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -72,11 +73,17 @@ class Deployment:
     ) -> None:
         self.close()
 
-    def up(self) -> int:
-        """`zlh up --no-web`, waited for; returns its process id."""
+    def up(self, *, web: bool) -> int:
+        """`zlh up`, waited for; returns its process id.
+
+        Args:
+            web: Whether with the web server, on a port that is free now.
+        """
         program = str(Path(sys.executable).parent / "zlh")
         log = self.directory / "zlh.log"
-        process = self._start([program, "up", "--no-web"], self.environment, log)
+        command = [program, "up", *([] if web else ["--no-web"])]
+        environment = self.environment | ({"ZLH_WEB_PORT": str(free_port())} if web else {})
+        process = self._start(command, environment, log)
 
         def is_up() -> bool:
             if process.poll() is not None:
@@ -147,6 +154,13 @@ class Deployment:
             )
         self.processes.append(process)
         return process
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def until(look: Callable[[], _T], *, seconds: float, what: str) -> _T:

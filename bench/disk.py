@@ -1,7 +1,11 @@
 """Bytes on disk after thousands of ticks, with the retention job at work and without it."""
 
+import json
 import os
+import time
+import uuid
 import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
@@ -11,11 +15,14 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 import yaml
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import TickData, TickStatus
 
 from bench.copies import Copies
 from bench.deployment import Deployment
-from bench.harness import ROOT, Benchmark, Figure, Result, in_own_process
+from bench.harness import MEBIBYTE, ROOT, TICKS_A_DAY, Benchmark, Figure, Result, in_own_process
 from tests.harness import Loop
+from zlh_dagster.definitions import defs
 from zlh_dagster.jobs.observe import OBSERVE
 from zlh_dagster.jobs.retention import retain
 from zlh_dagster.resources.services import Services
@@ -25,11 +32,13 @@ TICKS, SMALL_TICKS = 2_000, 8
 KEPT_SHARE = 8
 """Uneventful ticks are kept for a day; here for this part of all ticks, so that it shows."""
 
-LIKE_EACH = 50
-"""Of so many ticks one is real, the others are copies of what it left."""
+SENSORS = [sensor.name for sensor in defs.sensors or ()]
+LOOKS_A_MINUTE = 12
+"""Dagster's daemon looks at each sensor every five seconds."""
 
-A_DAY = 1_440
-_MEBIBYTE = 2**20
+MINUTES_OF_LOOKS = 200
+LIKE_EACH = 100
+"""Of so many ticks one is real, the others are copies of what it left."""
 
 
 def measure(kind: str, ticks: int) -> dict[str, Any]:
@@ -45,6 +54,7 @@ def measure(kind: str, ticks: int) -> dict[str, Any]:
         instance, database = _instance(kind, deployment.home, stack)
         loop, copies = Loop(services, instance), Copies(instance, deployment.home)
         sizes: list[tuple[int, int]] = []
+        parts: dict[str, float] = {}
         every = max(kept // 5, 1)
         for number in range(each, ticks + 1, each):
             copies.mark()
@@ -54,12 +64,14 @@ def measure(kind: str, ticks: int) -> dict[str, Any]:
             copies.repeat(observed.run_id, each - 1)
             if number % every == 0:
                 sizes.append((number, _bytes(deployment.home, database)))
+                parts = parts or {k: size / number for k, size in _parts(deployment.home).items()}
             if number % kept == 0 and number >= 2 * kept:
                 done = retain(instance, services, now=_a_day_after(instance, kept), seconds=60)
                 if done.problems:
                     raise RuntimeError(done.problems[0])
                 sizes.append((number, _bytes(deployment.home, database)))
         runs = instance.get_runs_count(dg.RunsFilter(job_name=OBSERVE))
+        looks = _bytes_of_looks(instance, copies, deployment.home, database)
     # Without retention: what a tick adds while nothing was deleted yet, times the ticks.
     (first, small), (last, large) = sizes[0], max(s for s in sizes if s[0] < 2 * kept)
     bytes_each = (large - small) / (last - first)
@@ -70,10 +82,42 @@ def measure(kind: str, ticks: int) -> dict[str, Any]:
         "runs_left": runs,
         "sizes": sizes,
         "bytes_each": bytes_each,
+        "bytes_of_looks": looks,
+        "bytes_each_by_kind": parts,
         "with_retention": sizes[-1][1],
         "most_with_retention": max(size for _, size in sizes),
         "without_retention": small + bytes_each * (ticks - first),
     }
+
+
+def _bytes_of_looks(
+    instance: dg.DagsterInstance, copies: Copies, home: Path, database: sa.Engine | None
+) -> float:
+    """What Dagster keeps in a minute of each look of a sensor and of the schedule; for a day."""
+    before = _bytes(home, database)
+    copies.mark()
+    for _ in range(LOOKS_A_MINUTE):
+        for name in SENSORS:
+            instance.create_tick(_look(name))
+    copies.repeat("", MINUTES_OF_LOOKS - 1)
+    return (_bytes(home, database) - before) / MINUTES_OF_LOOKS
+
+
+def _look(name: str) -> TickData:
+    """One that asked for nothing, as the daemon writes it."""
+    origin = uuid.uuid5(uuid.NAMESPACE_OID, name).hex
+    now = time.time()
+    return TickData(
+        instigator_origin_id=origin,
+        instigator_name=name,
+        instigator_type=InstigatorType.SENSOR,
+        status=TickStatus.SKIPPED,
+        timestamp=now,
+        end_timestamp=now,
+        selector_id=origin,
+        skip_reason=f"tick {origin[:8]} was judged already",
+        cursor=json.dumps({"tick": origin, "unobserved": {}, "drift": "", "stood_by": None}),
+    )
 
 
 def _a_day_after(instance: dg.DagsterInstance, kept: int) -> datetime:
@@ -120,6 +164,17 @@ def _bytes(home: Path, database: sa.Engine | None) -> int:
     return total
 
 
+def _parts(home: Path) -> dict[str, int]:
+    """The same by what it is: events of single runs, what all runs share, snapshots."""
+    parts: Counter[str] = Counter()
+    for path in (p for p in home.rglob("*") if p.is_file()):
+        inside = path.relative_to(home).parts
+        shared = inside[:2] != ("history", "runs") or path.name.startswith("index.")
+        kind = "snapshots" if inside[0] == "snapshots" else "shared" if shared else "runs"
+        parts[kind] += path.stat().st_size
+    return dict(parts)
+
+
 def run(small: bool) -> Result:
     """Both storages at the same time, each in a process of its own: only bytes are counted."""
     ticks = SMALL_TICKS if small else TICKS
@@ -128,22 +183,34 @@ def run(small: bool) -> Result:
         found = list(pool.map(lambda k: in_own_process("bench.disk:measure", k, ticks), kinds))
     figures = []
     for m in found:
-        where = f"{m['storage']}, {m['ticks']:,} ticks"
+        where = f"{m['storage']}, {SERVERS} servers"
         figures += [
             Figure(
-                f"disk after {where}, the newest {m['kept']:,} kept",
-                m["with_retention"] / _MEBIBYTE,
+                f"disk after {m['ticks']:,} ticks, the newest {m['kept']:,} kept, {where}",
+                m["with_retention"] / MEBIBYTE,
                 "MiB",
             ),
             Figure(
-                f"disk after {where}, nothing deleted", m["without_retention"] / _MEBIBYTE, "MiB"
-            ),
-            Figure(
-                f"disk for a day of ticks, {m['storage']}",
-                A_DAY * m["bytes_each"] / _MEBIBYTE,
+                f"disk after {m['ticks']:,} ticks, nothing deleted, {where}",
+                m["without_retention"] / MEBIBYTE,
                 "MiB",
             ),
-            Figure(f"ticks left of those kept, {where}", m["runs_left"], "runs", m["kept"]),
+            Figure(
+                f"disk for a day of ticks, {where}",
+                TICKS_A_DAY * m["bytes_each"] / MEBIBYTE,
+                "MiB",
+            ),
+            Figure(
+                f"disk for a day of looks of the sensors, {m['storage']}",
+                TICKS_A_DAY * m["bytes_of_looks"] / MEBIBYTE,
+                "MiB",
+            ),
+            Figure(
+                f"ticks left of those kept, {m['ticks']:,} ticks, {m['storage']}",
+                m["runs_left"],
+                "runs",
+                m["kept"],
+            ),
         ]
     return Result(figures, {"measures": found})
 

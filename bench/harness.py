@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+MEBIBYTE = 2**20
+TICKS_A_DAY = 1_440
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Figure:
         """The figure as one line."""
         verdict = {None: "", True: ", met", False: ", MISSED"}[self.met]
         aim = "" if self.aim is None else f"  (aim: {self.aim_text}{verdict})"
-        return f"{self.name}: {number(self.value)} {self.unit}{aim}"
+        note = f"  ({self.note})" if self.note else ""
+        return f"{self.name}: {number(self.value)} {self.unit}{note}{aim}"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,14 +1,14 @@
 """Two deployments side by side that take turns: warm worker and default launcher.
 
-First minutes in which each has a quiet tick whose processor time is counted, and seconds in which
-nothing happens; then rounds in which a record is broken in the one, a tick asked for and its repair
-awaited, and after that in the other. Never both at the same time.
+First whole minutes, in turn with the schedule of ticks at work and without it: the difference is
+what a tick costs, its schedule, its start and its judgement included. Then rounds in which a record
+is broken in the one, a tick asked for and its repair awaited, and after that in the other. Never
+both at the same time.
 """
 
 import statistics
 import time
 from contextlib import ExitStack
-from itertools import pairwise
 from typing import Any
 
 from bench.controller import Controller, controller
@@ -19,70 +19,87 @@ from zlh_dagster.sandbox.fleet import game_vmid
 SERVERS = 20
 WARM, COLD = "celery", "default"
 LAUNCHERS = (WARM, COLD)
-_QUIET_AT, _IDLE_AT, _NEAR_AT, _END_AT = 35.0, 48.0, 53.5, 59.5
-"""Seconds of a minute: the tick is asked for, it is over, the schedule is due soon, it is due."""
+_TURN_AT = 40.0
+"""Second at which one minute's count ends and the next begins: the minute's tick is long over, and
+the sensor does not wait for the next one yet."""
 
-_NEAR_SECONDS = 6.0
+_MINUTE = 60.0
 _AFTER_THE_LAST = 20.0
 """Second at which a tick of the minute's schedule is long over."""
 
 _REPAIR_SECONDS = 110.0
 
 
-def measure(rounds: int, minutes: int) -> dict[str, Any]:
-    """Seconds and processor seconds of both: a repair each round, a quiet tick each minute."""
+def measure(rounds: int, pairs: int) -> dict[str, Any]:
+    """Seconds and processor seconds of both.
+
+    Args:
+        rounds: How many repairs.
+        pairs: How many minutes with ticks, and as many without.
+    """
     with ExitStack() as stack:
         loops: dict[str, Controller] = {}
         for launcher in LAUNCHERS:
             deployment = Deployment(SERVERS, ZLH_RUN_LAUNCHER=launcher)
             stack.callback(deployment.close)
-            loops[launcher] = stack.enter_context(controller(deployment))
-        # The other one's schedule goes on while the stack is idle, for that is a part of idling.
-        loops[COLD].rest()
-        loops[COLD].wait(loops[COLD].tick()[1])
-        loops[WARM].wait(loops[WARM].tick()[1])
+            loops[launcher] = stack.enter_context(controller(deployment, web=True))
+        for loop in loops.values():
+            loop.rest()
+            loop.wait(loop.tick()[1])
         samples: dict[str, dict[str, list[float]]] = {
-            launcher: {"repair": [], "tick": [], "idle": [], "near": []} for launcher in LAUNCHERS
+            launcher: {"repair": [], "with_tick": [], "without": []} for launcher in LAUNCHERS
         }
-        for _ in range(minutes):
-            _minute(loops, samples)
-        loops[WARM].rest()
+        for _ in range(pairs):
+            for kind in ("with_tick", "without"):
+                for launcher, seconds in _minute(loops, ticks=kind == "with_tick").items():
+                    samples[launcher][kind].append(seconds)
         _sleep_until(_AFTER_THE_LAST)
         for number in range(rounds):
             for launcher, loop in loops.items():
                 samples[launcher]["repair"].append(_repaired(loop, _minecraft(number)))
-    return {"samples": samples, **{launcher: _summary(s) for launcher, s in samples.items()}}
+    return {"samples": samples, **{launcher: summary(s) for launcher, s in samples.items()}}
 
 
-def _minute(loops: dict[str, Controller], samples: dict[str, dict[str, list[float]]]) -> None:
-    _sleep_until(_QUIET_AT)
-    marks = [_spent(loops)]
-    for loop in loops.values():
-        loop.tick()
-    for second in (_IDLE_AT, _NEAR_AT, _END_AT):
-        _sleep_until(second)
-        marks.append(_spent(loops))
-    for launcher in LAUNCHERS:
-        quiet, idle, near = (
-            after[launcher] - before[launcher] for before, after in pairwise(marks)
-        )
-        samples[launcher]["tick"].append(quiet)
-        samples[launcher]["idle"].append(idle / (_NEAR_AT - _IDLE_AT))
-        samples[launcher]["near"].append(near / (_END_AT - _NEAR_AT))
+def _minute(loops: dict[str, Controller], *, ticks: bool) -> dict[str, float]:
+    """Processor seconds of a whole minute, by launcher, with one tick in it or none."""
+    _sleep_until(_TURN_AT)
+    before = {launcher: (spent(loop.pid), loop.ticks()) for launcher, loop in loops.items()}
+    if ticks:
+        for loop in loops.values():
+            loop.resume()
+    time.sleep(_MINUTE - 1.0)
+    if ticks:
+        for loop in loops.values():
+            loop.rest()
+    _sleep_until(_TURN_AT)
+    after = {launcher: (spent(loop.pid), loop.ticks()) for launcher, loop in loops.items()}
+    for launcher, (_, count) in after.items():
+        if count - before[launcher][1] != int(ticks):
+            raise RuntimeError(f"{launcher}: {count - before[launcher][1]} ticks in a minute")
+    return {launcher: after[launcher][0] - before[launcher][0] for launcher in loops}
 
 
-def _summary(samples: dict[str, list[float]]) -> dict[str, float]:
-    idle = statistics.mean(samples["idle"])
-    near = statistics.mean(samples["near"])
-    window = _IDLE_AT - _QUIET_AT
-    ticks = [quiet - idle * window for quiet in samples["tick"]]
+def summary(samples: dict[str, list[float]]) -> dict[str, float | None]:
+    """What a launcher's samples say, in seconds.
+
+    Args:
+        samples: Seconds of each ``repair``; processor seconds of each minute ``with_tick`` and
+            ``without``.
+
+    Returns:
+        Among others ``tick_processor`` and ``tick_give_or_take``, the standard error of that
+        difference of two means; null for fewer than two pairs.
+    """
+    ticks, idle = samples["with_tick"], samples["without"]
+    spread = None
+    if len(idle) > 1:
+        spread = ((statistics.variance(ticks) + statistics.variance(idle)) / len(idle)) ** 0.5
     return {
         "repair_median": statistics.median(samples["repair"]),
         "repair_worst": max(samples["repair"]),
-        "tick_processor": statistics.median(ticks),
-        "idle_share": (idle * (60 - _NEAR_SECONDS) + near * _NEAR_SECONDS) / 60,
-        "idle_share_after": idle,
-        "idle_share_before_a_tick": near,
+        "tick_processor": statistics.mean(ticks) - statistics.mean(idle),
+        "tick_give_or_take": spread,
+        "idle_share": statistics.mean(idle) / _MINUTE,
     }
 
 
@@ -112,10 +129,6 @@ def _minecraft(number: int) -> int:
 
 def _srv(vmid: int) -> str:
     return f"_minecraft._tcp.mc-{vmid}.example.gg"
-
-
-def _spent(loops: dict[str, Controller]) -> dict[str, float]:
-    return {launcher: spent(loop.pid) for launcher, loop in loops.items()}
 
 
 def _sleep_until(second: float) -> None:

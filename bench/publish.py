@@ -1,11 +1,12 @@
 """Takes the latest results into the document: its table, its plots and their committed copy."""
 
 import re
+import sys
 from typing import Any
 
 from bench.__main__ import MODULES
 from bench.harness import ROOT, Figure, number, say
-from bench.results_file import LATEST, PUBLISHED, figures, read
+from bench.results_file import LATEST, PUBLISHED, figures, mixed, read
 
 PAGE = ROOT / "docs/performance.md"
 _BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
@@ -25,9 +26,6 @@ def table(results: dict[str, Any]) -> str:
     ]
     for name in sorted(results["benchmarks"]):
         lines += [_row(figure) for figure in figures(results, name)]
-    missing = sorted(set(MODULES) - set(results["benchmarks"]))
-    if missing:
-        lines += ["", f"Not measured in this run: {', '.join(missing)}."]
     return "\n".join(lines)
 
 
@@ -52,6 +50,9 @@ def main() -> None:
     from bench import plots
 
     results = read(LATEST)
+    problem = mixed(results, MODULES)
+    if problem:
+        sys.exit(f"nothing is published: {problem}; run all of `make bench` first")
     PUBLISHED.write_text(LATEST.read_text())
     page = PAGE.read_text()
     PAGE.write_text(page.replace(section(page), table(results)))

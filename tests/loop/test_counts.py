@@ -70,6 +70,25 @@ def test_a_tick_in_step_is_one_run_and_writes_nothing(platform, fleet, instance)
     assert loop.services.ledger.events() == []
 
 
+def test_a_tick_writes_as_many_events_whatever_the_number_of_servers(fleet):
+    """Eight assets with a check each: planned twice, then output, value, output and verdict."""
+    counts = {}
+    for servers in (SMALL, SOME):
+        run = fleet(servers).observe()
+        entries = run.all_events
+        assert {entry.event_type for entry in entries if entry.is_failure} == set()
+        counts[servers] = len(entries)
+    assert counts[SMALL] == counts[SOME]
+    assert counts[SMALL] <= 45
+
+
+def test_nothing_but_dagsters_own_events_stands_in_a_ticks_log(fleet, instance):
+    run = fleet(SMALL).observe()
+    logged = instance.all_logs(run.run_id)
+    assert [entry.user_message for entry in logged if not entry.is_dagster_event] == []
+    assert len(logged) <= 60
+
+
 def test_a_tick_of_many_servers_that_drift_is_two_runs(platform, fleet, instance):
     """A Velocity restart: each backend once, proved by one listing a group."""
     loop = fleet(SOME)

@@ -31,6 +31,11 @@ def delete_srv(sandbox):
     sandbox.edge.cloudflare.remove(sandbox.edge.cloudflare.named(SRV)[0].id)
 
 
+def ours(job) -> bool:
+    """Whether it is not the one that Dagster makes of all assets."""
+    return not job.name.startswith("__")
+
+
 def latest(loop, asset: str) -> dg.AssetMaterialization:
     event = loop.instance.get_latest_materialization_event(dg.AssetKey(asset))
     assert event is not None
@@ -45,6 +50,14 @@ def test_every_asset_has_a_group_kinds_an_owner_and_a_first_line():
         assert spec.owners == ["team:operator"]
         first = (spec.description or "").splitlines()[0]
         assert first.endswith("."), f"{spec.key}: {first!r}"
+
+
+def test_no_job_runs_for_ever():
+    """Within a tick's minute or a few of them; the longest is the deletion of old runs."""
+    jobs = defs.resolve_all_job_defs()
+    limits = {job.name: int(job.tags["dagster/max_runtime"]) for job in jobs if ours(job)}
+    assert set(limits) == {"observe", "probe_agents", "level1_repair", "digest", "retention"}
+    assert all(60 <= seconds <= 3600 for seconds in limits.values()), limits
 
 
 @pytest.mark.parametrize("fault", [None, "disconnect"])

@@ -10,7 +10,7 @@ from dagster._core.scheduler.instigation import TickStatus
 from tests.harness import Loop, titles
 from tests.loop.stored import stored, ticks_on_disk
 from tests.loop.test_dagster_shell import tell
-from zlh_dagster.core.retention import EVENTFUL_TAG
+from zlh_dagster.core.retention import EVENTFUL_TAG, NEW_DRIFT
 from zlh_dagster.jobs import retention as retention_module
 from zlh_dagster.jobs.retention import RETENTION, retain
 from zlh_dagster.resources.history import History
@@ -111,9 +111,31 @@ def test_what_happened_is_kept_and_what_did_not_goes(loop, store, sandbox):
     loop.minute()
     assert loop.instance.get_latest_materialization_event(dg.AssetKey("drift")) is not None
 
+    retain(store.instance, loop.services, now=later(days=89))
+    assert store.runs_named_anywhere() == kept
+    assert ticks_on_disk(loop.services) == kept_ticks
+
     retain(store.instance, loop.services, now=later(days=91))
     assert store.runs_named_anywhere() == {running.run_id, repairing.run_id}
     assert ticks_on_disk(loop.services) == set()
+
+
+def test_a_new_drift_is_kept_although_nothing_was_asked_for(loop, platform, sandbox, tmp_path):
+    """As on a deployment that stands by: there is no repair run to keep the tick."""
+    leads = platform.services(DAGSTER_HOME=str(tmp_path / "leads"))
+    leads.leadership.take()
+    assert loop.minute() == []
+    quiet = newest(loop)
+    add_orphan(sandbox)
+    assert loop.minute() == []
+    drifted = newest(loop)
+    assert loop.minute() == []
+    the_same = newest(loop)
+    assert "standby" in loop.skips[-1]
+    retain(loop.instance, loop.services, now=later(hours=25))
+    left = {run.run_id for run in loop.instance.get_runs()}
+    assert (quiet in left, drifted in left, the_same in left) == (False, True, False)
+    assert loop.instance.get_run_by_id(drifted).tags[EVENTFUL_TAG] == NEW_DRIFT
 
 
 @dg.asset(check_specs=[dg.AssetCheckSpec("seen", asset="small")])

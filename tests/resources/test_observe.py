@@ -1,6 +1,7 @@
 """Taking a snapshot: a failure is an outcome with a reason, never an empty list."""
 
 import json
+import threading
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -42,6 +43,28 @@ def test_a_surface_that_answers_is_observed(services, surface):
     assert taken.requests == 1
     assert 0 < taken.seconds < 5
     assert abs(datetime.now(timezone.utc) - taken.taken_at) < timedelta(seconds=5)
+
+
+def test_all_sources_are_read_at_the_same_time(services, monkeypatch):
+    """Each waits, inside its read, until all the others are in theirs."""
+    together = threading.Barrier(len(Surface) + 3)
+
+    def meeting(read):
+        def meets(*arguments, **options):
+            together.wait(timeout=20)
+            return read(*arguments, **options)
+
+        return meets
+
+    for client in services.surfaces.values():
+        monkeypatch.setattr(client, "list_records", meeting(client.list_records))
+    proxmox = services.proxmox
+    monkeypatch.setattr(proxmox, "list_containers", meeting(proxmox.list_containers))
+    monkeypatch.setattr(services, "count_operations", meeting(services.count_operations))
+    monkeypatch.setattr(services, "read_payloads", meeting(services.read_payloads))
+    tick = observe_all(services, "tick")
+    assert tick.unobserved == {}
+    assert not together.broken
 
 
 @pytest.mark.parametrize("surface", list(Surface))

@@ -58,6 +58,19 @@ def test_certificates_are_verified_against_whom_the_url_says(platform):
     }
 
 
+def test_what_celery_makes_of_it(platform):
+    """Processes are renewed, nothing is taken ahead, and nothing that began comes back."""
+    settings = platform.settings()
+    given = {"broker": broker_url(settings.redis_url), "config_source": celery_config(settings)}
+    conf = make_app(given).conf
+    assert 50 <= conf.worker_max_tasks_per_child <= 1000
+    assert 256 * 1024 <= conf.worker_max_memory_per_child <= 1024 * 1024
+    assert conf.worker_prefetch_multiplier == 1
+    assert (conf.task_acks_late, conf.task_ignore_result) == (False, True)
+    assert (conf.worker_enable_remote_control, conf.worker_redirect_stdouts) == (False, False)
+    assert conf.broker_transport_options["visibility_timeout"] <= 45
+
+
 def test_each_deployment_has_keys_of_its_own(platform, tmp_path):
     prefixes = {
         celery_config(platform.settings(DAGSTER_HOME=str(tmp_path / name)))[

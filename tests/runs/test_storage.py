@@ -3,6 +3,9 @@
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster_postgres import PostgresRunStorage
 
 from tests.resources.databases import empty_database, postgresql
@@ -94,3 +97,23 @@ def test_its_password_stands_in_no_file(home, server):
 def test_what_cannot_be_is_named(platform, overrides, named):
     with pytest.raises(SettingsError, match=named):
         platform.settings(**overrides)
+
+
+def test_the_shipped_file_watches_over_runs_and_keeps_quiet(home):
+    """Lost runs end soon, slots are freed, and no log is written twice."""
+    home()
+    with dg.DagsterInstance.get() as instance:
+        assert instance.run_monitoring_enabled
+        assert instance.run_monitoring_poll_interval_seconds <= 5
+        assert instance.run_monitoring_start_timeout_seconds <= 60
+        assert instance.run_monitoring_cancel_timeout_seconds <= 60
+        settings = instance.get_settings("run_monitoring")
+        assert settings["free_slots_after_run_end_seconds"] <= 60
+        assert instance.python_log_level == "INFO"
+        assert isinstance(instance.compute_log_manager, NoOpComputeLogManager)
+        assert not instance.telemetry_enabled
+        for kind in (InstigatorType.SCHEDULE, InstigatorType.SENSOR):
+            kept = instance.get_tick_retention_settings(kind)
+            assert max(kept.values()) <= 30
+            assert min(kept.values()) > 0
+        assert instance.get_tick_retention_settings(InstigatorType.SENSOR)[TickStatus.SKIPPED] == 1

@@ -44,11 +44,12 @@ A_TICK = 150.0
 
 SHIPPED, OTHER = ("sqlite", "celery"), ("postgresql", "default")
 SELDOM = [("sqlite", "default"), ("postgresql", "celery")]
+ALL = [SHIPPED, OTHER, *SELDOM]
 
 
 def deployments(*often: tuple[str, str]) -> pytest.MarkDecorator:
     """Storages and launchers of a test; all four combinations take part with `-m long`."""
-    seldom = [both for both in (SHIPPED, OTHER, *SELDOM) if both not in often]
+    seldom = [both for both in ALL if both not in often]
     return pytest.mark.parametrize(
         "live",
         [
@@ -105,7 +106,7 @@ def dry() -> Iterator[Stack]:
             stack.close()
 
 
-@deployments(SHIPPED, OTHER)
+@deployments(*ALL)
 @pytest.mark.timeout(400)
 def test_a_record_deleted_over_the_api_comes_back_by_itself(live):
     """At the minute's own tick."""

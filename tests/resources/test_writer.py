@@ -1,0 +1,107 @@
+"""How writes to one surface are cut into calls, and how many of them go at the same time."""
+
+import threading
+import time
+
+import pytest
+
+from tests.resources.clients import CF, TN, VE, missing
+from zlh_dagster.core.changes import Plan
+from zlh_dagster.core.policy import Action
+from zlh_dagster.core.repair import RepairRequest
+from zlh_dagster.resources.lease import acquire
+from zlh_dagster.resources.writer import FEW, EdgeWriter, OpenRepair
+
+MOST_IN_A_BATCH = 200
+"""Cloudflare's own limit on its free plan."""
+
+
+def repairs(surface, count, first=6000):
+    """So many repairs of one record each."""
+    type_, content, zone = ("A", "203.0.113.10", ".example.gg")
+    if surface is VE:
+        type_, content, zone = ("BACKEND", "127.60.0.1:25565", "")
+    return [
+        OpenRepair(
+            RepairRequest(vmid, Action.DNS_REPUBLISH),
+            Plan((missing(surface, f"mc-{vmid}{zone}", type_, content),)),
+            f"event-{vmid}",
+            (),
+        )
+        for vmid in range(first, first + count)
+    ]
+
+
+class Watched:
+    """Passes calls on slowly; remembers their sizes and how many were under way at once."""
+
+    def __init__(self, inner, pause=0.0):
+        self._inner, self._pause = inner, pause
+        self._lock = threading.Lock()
+        self.under_way = self.most = 0
+        self.sizes = []
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    def apply(self, change):
+        self._pass([change], lambda: self._inner.apply(change))
+
+    def apply_all(self, changes):
+        self._pass(changes, lambda: self._inner.apply_all(changes))
+
+    def _pass(self, changes, call):
+        with self._lock:
+            self.sizes.append(len(changes))
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        time.sleep(self._pause)
+        try:
+            call()
+        finally:
+            with self._lock:
+                self.under_way -= 1
+
+
+@pytest.fixture
+def writer(platform):
+    """A writer over one watched surface."""
+    services = platform.services()
+    with acquire(services.redis, run_id="run", seconds=60) as lease:
+        yield lambda surface, client: EdgeWriter({surface: client}, lease=lease, gate=services.gate)
+
+
+def test_many_records_go_in_few_calls_and_none_is_larger_than_the_edge_takes(
+    writer, client, sandbox
+):
+    watched = Watched(client(CF))
+    work = repairs(CF, MOST_IN_A_BATCH + 51)
+    before = len(sandbox.edge.cloudflare.records())
+    writer(CF, watched).write(work)
+    assert [repair.errors for repair in work if repair.errors] == []
+    assert len(sandbox.edge.cloudflare.records()) == before + len(work)
+    assert sorted(watched.sizes, reverse=True) == [100, 100, 51]
+    assert max(watched.sizes) <= MOST_IN_A_BATCH
+
+
+def test_a_few_records_are_written_one_by_one(writer, client):
+    watched = Watched(client(CF))
+    writer(CF, watched).write(repairs(CF, FEW))
+    assert watched.sizes == [1] * FEW
+
+
+@pytest.mark.parametrize(("surface", "at_once"), [(CF, 2), (TN, 4), (VE, 8)])
+def test_a_surface_gets_as_many_calls_at_the_same_time_as_it_is_said_to_bear(
+    writer, client, surface, at_once
+):
+    """One at a time until it has taken a write."""
+    watched = Watched(client(surface), pause=0.05)
+    mine = writer(surface, watched)
+    begun = repairs(surface, FEW + 1)
+    mine.write(begun)
+    assert watched.most == 1
+    assert surface in mine.accepted
+    rest = repairs(surface, watched.per_call * 3 * at_once, first=7000)
+    mine.write(rest)
+    assert watched.most == at_once
+    assert [repair.errors for repair in begun + rest if repair.errors] == []
