@@ -49,6 +49,7 @@ def measure(rounds: int, pairs: int) -> dict[str, Any]:
         samples: dict[str, dict[str, list[float]]] = {
             launcher: {"repair": [], "with_tick": [], "without": []} for launcher in LAUNCHERS
         }
+        _sleep_until(_TURN_AT)
         for _ in range(pairs):
             for kind in ("with_tick", "without"):
                 for launcher, seconds in _minute(loops, ticks=kind == "with_tick").items():
@@ -61,8 +62,7 @@ def measure(rounds: int, pairs: int) -> dict[str, Any]:
 
 
 def _minute(loops: dict[str, Controller], *, ticks: bool) -> dict[str, float]:
-    """Processor seconds of a whole minute, by launcher, with one tick in it or none."""
-    _sleep_until(_TURN_AT)
+    """Processor seconds of the minute that begins, by launcher, with one tick in it or none."""
     before = {launcher: (spent(loop.pid), loop.ticks()) for launcher, loop in loops.items()}
     if ticks:
         for loop in loops.values():
