@@ -1,6 +1,7 @@
 """Dagster's own files, over connections that stay open."""
 
 import os
+import queue
 import sqlite3
 import threading
 from pathlib import Path
@@ -95,6 +96,41 @@ def test_open_files_do_not_grow_with_the_runs(home):
         assert open_files() <= before + 3
     after = open_files()
     assert after < before
+
+
+def test_who_watches_a_run_hears_of_each_event_while_it_goes_on(home):
+    """As the web UI does, in another process than the one that writes."""
+    with dg.DagsterInstance.get() as writer, dg.DagsterInstance.get() as watcher:
+        run = writer.create_run_for_job(a_job)
+        writer.report_engine_event("the first", run)
+        heard: queue.Queue[str] = queue.Queue()
+        told = lambda entry, cursor: heard.put(entry.message)  # noqa: E731
+        watcher.watch_event_logs(run.run_id, None, told)
+        for text in ("the second", "the third"):
+            writer.report_engine_event(text, run)
+            said = heard.get(timeout=10)
+            while said != text:
+                said = heard.get(timeout=10)
+        writer.report_run_failed(run)
+        while "failed" not in heard.get(timeout=10):
+            pass
+
+
+def test_the_file_of_a_run_that_is_over_is_whole_and_closed(home):
+    with dg.DagsterInstance.get() as instance:
+        run = a_job.execute_in_process(instance=instance)
+        assert shards(home, run.run_id) == [f"{run.run_id}.db"]
+
+
+def test_only_the_run_that_was_written_last_is_open(home):
+    with dg.DagsterInstance.get() as instance:
+        runs = [instance.create_run_for_job(a_job) for _ in range(3)]
+        for run in [*runs, runs[0]]:
+            instance.report_engine_event("said", run)
+        left = {run.run_id for run in runs if len(shards(home, run.run_id)) > 1}
+        assert left == {runs[0].run_id}
+        assert [len(instance.all_logs(run.run_id)) for run in runs] == [2, 1, 1]
+    assert [shards(home, run.run_id) for run in runs] == [[f"{run.run_id}.db"] for run in runs]
 
 
 def shards(home, run_id):

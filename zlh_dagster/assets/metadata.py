@@ -8,7 +8,7 @@ import pandas as pd
 from zlh_dagster.core.model import rows_of
 from zlh_dagster.core.snapshot import Snapshot
 
-FIRST_ROWS = 10
+FIRST_ROWS = 5
 
 
 def snapshot_metadata(snapshot: Snapshot, *, columns: tuple[str, ...]) -> dict[str, Any]:

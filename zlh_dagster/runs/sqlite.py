@@ -3,12 +3,13 @@
 Dagster builds a new engine and opens a new file for every single statement: each event compiles
 its SQL again, and each close writes the file's log back to disk. That was most of a tick's
 processor time. Here engines are kept, and so are the connections to the three files that all
-processes share. A run's own file is still closed each time, for the web UI watches it change.
+processes share and to the file of the run that this process writes to, until that run is over.
 
 Nothing else differs: the files are those of Dagster's own class, and either can read the other's.
 """
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
@@ -16,6 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import sqlalchemy as sa
+from dagster._core.events import DagsterEventType
+from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
     INDEX_SHARD_NAME,
     SqliteEventLogStorage,
@@ -33,11 +36,24 @@ BUSY_SECONDS = 30.0
 """How long a statement waits for another process that writes."""
 
 _SHARDS_KEPT = 8
+_ENDS = {
+    DagsterEventType.RUN_SUCCESS,
+    DagsterEventType.RUN_FAILURE,
+    DagsterEventType.RUN_CANCELED,
+}
 _REVISION = sa.text("SELECT version_num FROM alembic_version")
 
 
 class PooledEventLog(SqliteEventLogStorage):
     """The event log: one file for each run, and the index that all share."""
+
+    _written: str | None = None
+    """The run whose file this process has open."""
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(base_dir, inst_data)
+        # The parent's cannot be taken twice by one thread, which storing an event does here.
+        self._db_lock = threading.RLock()  # type: ignore[assignment]
 
     @cached_property
     def _engines(self) -> dict[str, sa.Engine]:
@@ -46,6 +62,25 @@ class PooledEventLog(SqliteEventLogStorage):
     @cached_property
     def _tables(self) -> set[str]:
         return set()
+
+    def store_event(self, event: EventLogEntry) -> None:
+        """As the parent; the file of the run stays open for the next event."""
+        with self._db_lock:
+            if event.run_id != self._written:
+                self._close_run()
+                self._written = event.run_id
+                self._engines.pop(event.run_id, None)
+            super().store_event(event)
+            # The web UI watches the file; what is written goes into SQLite's log beside it.
+            os.utime(self.path_for_shard(event.run_id))
+            if event.is_dagster_event and event.dagster_event_type in _ENDS:
+                self._close_run()
+
+    def _close_run(self) -> None:
+        engine = self._engines.pop(self._written, None) if self._written is not None else None
+        if engine is not None:
+            engine.dispose()
+        self._written = None
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[sa.Connection]:
@@ -61,7 +96,7 @@ class PooledEventLog(SqliteEventLogStorage):
     def _engine(self, shard: str) -> sa.Engine:
         engine = self._engines.pop(shard, None)
         if engine is None:
-            pool = QueuePool if shard == INDEX_SHARD_NAME else NullPool
+            pool = QueuePool if shard in (INDEX_SHARD_NAME, self._written) else NullPool
             engine = _open(self.conn_string_for_shard(shard), pool)
         self._engines[shard] = engine  # the newest is the last
         runs = [name for name in self._engines if name != INDEX_SHARD_NAME]
