@@ -1,5 +1,6 @@
 """The tables that this project owns, on each kind of database."""
 
+import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -9,7 +10,7 @@ from zlh_dagster.resources.ledger import Entry, Ledger
 from zlh_dagster.sandbox.fleet import create_platform_tables
 from zlh_dagster.schema import upgrade as upgrade_module
 from zlh_dagster.schema.tables import own_metadata, platform_metadata
-from zlh_dagster.schema.upgrade import VERSION_TABLE, current, head, upgrade
+from zlh_dagster.schema.upgrade import VERSION_TABLE, NotUpgraded, current, head, upgrade
 
 OWN = {"RepairEvent", "RepairPause", "DailyFigure", VERSION_TABLE}
 
@@ -61,6 +62,18 @@ def test_upgrading_again_changes_nothing(empty_engine):
     assert upgrade(empty_engine) == head()
     assert tables(empty_engine) == OWN
     assert indexes(empty_engine) == before
+
+
+@pytest.mark.parametrize("lost", [f"DROP TABLE {VERSION_TABLE}", f"DELETE FROM {VERSION_TABLE}"])
+def test_tables_without_their_revision_are_left_alone(empty_engine, lost):
+    """A dump without it was put back."""
+    upgrade(empty_engine)
+    with empty_engine.begin() as connection:
+        connection.execute(sa.text(lost))
+    before = tables(empty_engine)
+    with pytest.raises(NotUpgraded, match=f"RepairEvent, RepairPause: .*{VERSION_TABLE}"):
+        upgrade(empty_engine)
+    assert tables(empty_engine) == before
 
 
 def test_the_migrated_tables_are_the_defined_ones(empty_engine):

@@ -8,7 +8,13 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from zlh_dagster.schema.tables import own_metadata
+
 VERSION_TABLE = "zlh_alembic_version"
+
+
+class NotUpgraded(Exception):
+    """The tables cannot be migrated as they are; the message says what to do."""
 
 
 def upgrade(engine: sa.Engine) -> str:
@@ -19,12 +25,27 @@ def upgrade(engine: sa.Engine) -> str:
 
     Returns:
         The revision that the database is at now.
+
+    Raises:
+        NotUpgraded: If tables are there and their revision is not known.
     """
+    if current(engine) is None:
+        _refuse_tables(engine)
     config = _config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return current(engine) or "none"
+
+
+def _refuse_tables(engine: sa.Engine) -> None:
+    """Without a revision they would be made anew, over those that are there."""
+    there = sorted(set(own_metadata.tables) & set(sa.inspect(engine).get_table_names()))
+    if there:
+        raise NotUpgraded(
+            f"{', '.join(there)}: they are there, but not their revision in {VERSION_TABLE}: put"
+            " that table back from the same dump (docs/deployment.md: Dump and restore)"
+        )
 
 
 def current(engine: sa.Engine) -> str | None:
