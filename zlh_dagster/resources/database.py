@@ -90,7 +90,9 @@ def _require_file(_dialect: Any, _record: Any, arguments: Any, _options: Any) ->
     """SQLite makes a file that is not there, and an empty one would look like a platform's."""
     path = arguments[0] if arguments else ":memory:"
     if not path.startswith((":memory:", "file:")) and not Path(path).exists():
-        raise sqlite3.OperationalError(f"no file at {path}")
+        raise sqlite3.OperationalError(
+            f"no file at {path}; ZLH_DATABASE_URL must name the platform's database"
+        )
 
 
 def _make_directory(directory: Path) -> None:
