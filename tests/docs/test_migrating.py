@@ -11,14 +11,10 @@ from sqlalchemy.exc import ProgrammingError
 
 from tests.resources.databases import empty_database, postgresql
 from zlh_dagster.core.desired import EdgeConfig, desired_edge
+from zlh_dagster.core.model import rows_of
 from zlh_dagster.resources import database, operations
-from zlh_dagster.schema.tables import (
-    UtcDateTime,
-    platform_metadata,
-    port_pool,
-    provisioning_operation,
-    vmid_reservation,
-)
+from zlh_dagster.resources.reservations import Released
+from zlh_dagster.schema.tables import UtcDateTime, platform_metadata
 from zlh_dagster.schema.upgrade import head, upgrade
 
 TYPES = {
@@ -30,26 +26,28 @@ TYPES = {
 }
 PAGE = Path(__file__).parents[2] / "docs" / "migrating.md"
 THEIRS = """
+CREATE TYPE job_state AS ENUM ('queued', 'running', 'succeeded', 'failed', 'stale');
 CREATE TABLE servers (id int PRIMARY KEY, owner text, kind text, dns_label text, address text,
   game_port int, game text, for_tests boolean, deleted_at timestamp, unpaid boolean,
   locked_because text, backed_up_at timestamp, backup_hours int, made_at timestamp,
   changed_at timestamp);
-CREATE TABLE jobs (id text PRIMARY KEY, server_id int, verb text, queue text, queue_job text,
-  state text, phase text, progress_at timestamp, beat_at timestamp, lease_until timestamp,
+CREATE TABLE jobs (id uuid PRIMARY KEY, server_id int, verb text, queue text, queue_job int,
+  state job_state, phase text, progress_at timestamp, beat_at timestamp, lease_until timestamp,
   made_at timestamp, changed_at timestamp, done_at timestamp, error json);
-CREATE TABLE vmids (vmid int PRIMARY KEY, job_id text, taken_at timestamp, given_back_at timestamp);
+CREATE TABLE vmids (vmid int PRIMARY KEY, job_id uuid, taken_at timestamp, given_back_at timestamp);
 CREATE TABLE ports (id int PRIMARY KEY, port int, kind text, state text, server_id int,
   made_at timestamp, changed_at timestamp);
 INSERT INTO servers VALUES
-  (5000, 'c1', 'game', 'mc-5000', '10.1.0.5', 25570, 'minecraft', true, NULL, false, NULL,
-   '2030-01-01', 24, '2029-01-01', '2029-01-01'),
+  (5000, 'c1', 'game', 'mc-5000', '10.1.0.5', 25570, 'minecraft',
+   true, NULL, false, NULL, '2030-01-01', 24, '2029-01-01', '2029-01-01'),
   (5001, 'c1', 'game', 'mc-5001', '10.1.0.6', 25565, 'minecraft', false, '2030-01-01', false, NULL,
    NULL, NULL, '2029-01-01', '2029-01-01');
-INSERT INTO jobs VALUES ('op', 5000, 'create', 'provisioning', '7', 'queued', NULL, NULL, NULL,
-  NULL, '2029-01-01', '2029-01-01', NULL, NULL);
-INSERT INTO vmids VALUES (5000, 'op', '2029-01-01', NULL);
-INSERT INTO ports VALUES (1, 25570, 'game', 'allocated', 5000, '2029-01-01', '2029-01-01');
+INSERT INTO jobs VALUES ('00000000-0000-4000-8000-000000000001', 5900, 'create', 'provisioning', 7,
+  'queued', NULL, NULL, NULL, NULL, '2029-01-01', '2029-01-01', NULL, NULL);
+INSERT INTO vmids VALUES (5900, '00000000-0000-4000-8000-000000000001', '2029-01-01', NULL);
+INSERT INTO ports VALUES (1, 25601, 'game', 'allocated', 5900, '2029-01-01', '2029-01-01');
 """
+OPERATION = "00000000-0000-4000-8000-000000000001"
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
 
@@ -80,21 +78,19 @@ def test_rows_are_read_through_the_views(theirs):
     mine = desired.records[desired.records["vmid"] == 5000]
     assert "0 0 25570 mc-5000.example.gg" in mine["content"].tolist()
     assert set(desired.records[desired.records["vmid"] == 5001]["guard"].notna()) == {True}
-    assert operations.read_open(theirs)["id"].tolist() == ["op"]
+    assert operations.read_open(theirs)["id"].tolist() == [OPERATION]
 
 
 def test_its_own_tables_are_made_there_and_rows_can_be_closed(theirs):
     assert upgrade(theirs) == head()
-    with theirs.begin() as connection:
-        for change in (
-            sa.update(provisioning_operation)
-            .where(provisioning_operation.c.status == "queued")
-            .values(status="failed", completedAt=NOW, updatedAt=NOW, error={"code": "x"}),
-            sa.update(vmid_reservation).values(releasedAt=NOW),
-            sa.update(port_pool).values(status="free", allocatedTo=None, updatedAt=NOW),
-        ):
-            assert connection.execute(change).rowcount == 1
-        connection.rollback()
+    [row] = rows_of(operations.read_open(theirs))
+    released = operations.fail_provisioning(
+        theirs, row, error={"code": "x"}, fencing_token=1, now=NOW, release=True
+    )
+    assert released == Released(5900, (25601,))
+    assert operations.read_open(theirs).empty
+    closed = operations.read_one(theirs, OPERATION)
+    assert (closed["status"], closed["error"]) == ("failed", {"code": "x"})
 
 
 @pytest.mark.parametrize(
