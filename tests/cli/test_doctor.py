@@ -11,6 +11,7 @@ from zlh_dagster.cli import main
 from zlh_dagster.resources.settings import Settings
 from zlh_dagster.sandbox.config import SandboxConfig
 from zlh_dagster.sandbox.server import Sandbox
+from zlh_dagster.schema.tables import container_instance
 
 EVERYTHING = {
     "ZLH_REPAIR_MODE",
@@ -171,6 +172,32 @@ def test_the_ledger_that_is_not_there_asks_for_an_upgrade(doctor, platform):
     # Who only looks needs no table yet.
     status, found = doctor(ZLH_REPAIR_MODE="dry-run")
     assert (status, found["ledger"][0]["state"]) == (0, "note")
+
+
+def test_a_column_of_a_wrong_type_is_named_and_a_broken_row_is_not(doctor, platform):
+    """As from a view that passes numbers or uuids on where text is read."""
+    broken = """UPDATE "ContainerInstance" SET "hostname" = x'00' WHERE "vmid" = 5000"""
+    with platform.engine.begin() as connection:
+        connection.exec_driver_sql(broken)
+    assert doctor()[0] == 0
+    others = [f'"{c.name}"' for c in container_instance.columns if c.name != "hostname"]
+    view = f'SELECT {", ".join(others)}, 7 AS "hostname" FROM servers'
+    with platform.engine.begin() as connection:
+        connection.exec_driver_sql('ALTER TABLE "ContainerInstance" RENAME TO servers')
+        connection.exec_driver_sql(f'CREATE VIEW "ContainerInstance" AS {view}')
+    status, found = doctor()
+    assert (status, set(problems(found))) == (1, {"ZLH_DATABASE_URL"})
+    wrong = problems(found)["ZLH_DATABASE_URL"]
+    assert "no row of ContainerInstance can be read: hostname: 7 is not text" in wrong["got"]
+    assert "docs/migrating.md" in wrong["todo"]
+
+
+def test_a_column_that_is_not_there_is_named(doctor, platform):
+    with platform.engine.begin() as connection:
+        connection.exec_driver_sql('ALTER TABLE "VmidReservation" DROP COLUMN "releasedAt"')
+    status, found = doctor()
+    assert status == 1
+    assert "releasedAt" in problems(found)["ZLH_DATABASE_URL"]["got"]
 
 
 def test_what_is_not_set_is_off_and_no_problem(doctor):

@@ -9,13 +9,14 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from zlh_dagster.cli.doctor import Check, Finding, State
-from zlh_dagster.core.fleet import Answer
-from zlh_dagster.core.model import Surface
+from zlh_dagster.core.fleet import OPEN_OPERATION_COLUMNS, Answer
+from zlh_dagster.core.model import UNREADABLE, Surface
 from zlh_dagster.core.rules import Severity
+from zlh_dagster.resources import rows
 from zlh_dagster.resources.agents import probe
 from zlh_dagster.resources.bullmq import QUEUES, read_jobs
 from zlh_dagster.resources.cloudflare import Cloudflare
-from zlh_dagster.resources.database import DatabaseError, explain
+from zlh_dagster.resources.database import PAYLOAD_COLUMNS, DatabaseError, explain
 from zlh_dagster.resources.http import EdgeError, Unauthorized
 from zlh_dagster.resources.redis import RedisUnavailable, server_facts
 from zlh_dagster.resources.services import Services
@@ -31,6 +32,15 @@ from zlh_dagster.schema.tables import (
 from zlh_dagster.schema.upgrade import current, head
 
 AGENTS_ASKED = 50
+ROWS_READ = 100
+
+_READ = {
+    container_instance: PAYLOAD_COLUMNS,
+    provisioning_operation: (*OPEN_OPERATION_COLUMNS, "completedAt", "error"),
+    vmid_reservation: ("vmid", "operationId", "releasedAt"),
+    port_pool: ("port", "status", "allocatedTo", "updatedAt"),
+}
+"""The columns of each table that something is decided by, or that are written."""
 
 _LET_IN = {
     Surface.CLOUDFLARE: "CLOUDFLARE_API_TOKEN needs Zone:DNS:Read on the zone; Edit, to repair",
@@ -98,21 +108,29 @@ def _home(services: Services) -> Iterable[Finding]:
 
 
 def _platform(services: Services) -> Iterable[Finding]:
-    name, tried = "ZLH_DATABASE_URL", "counted the rows of the platform's four tables"
+    name, tried = "ZLH_DATABASE_URL", "read the platform's four tables"
     missing = _missing_file(services)
     if missing is not None:
         todo = "set ZLH_DATABASE_URL to the platform's database"
         yield Finding(name, State.PROBLEM, "looked for the file", f"no file at {missing}", todo)
         return
     counts = []
-    for table in (container_instance, provisioning_operation, vmid_reservation, port_pool):
+    for table, names in _READ.items():
         query = sa.select(sa.func.count()).select_from(table)
+        columns = [table.c[name] for name in names if name in table.c]
         try:
             with services.engine.connect() as connection:
                 counts.append(f"{connection.execute(query).scalar_one()} in {table.name}")
+            some = rows.fetch(services.engine, rows.select(columns).limit(ROWS_READ), columns)
         except SQLAlchemyError as error:
             todo = f"check the URL, and that its user may SELECT from {table.name}"
             yield Finding(name, State.PROBLEM, tried, explain(error), todo)
+            return
+        # A broken row costs itself alone; where all are, it is the column's type.
+        if some and all(row[UNREADABLE] for row in some):
+            got = f"no row of {table.name} can be read: {some[0][UNREADABLE]}"
+            todo = "docs/migrating.md has the type of each column"
+            yield Finding(name, State.PROBLEM, f"read {len(some)} rows", got, todo)
             return
     yield Finding(name, State.OK, tried, ", ".join(counts))
 
@@ -261,12 +279,12 @@ def _agents(services: Services) -> Iterable[Finding]:
     if _missing_file(services) is not None:
         return
     try:
-        rows = to_ask(services.read_payloads()).head(AGENTS_ASKED)
+        asked = to_ask(services.read_payloads()).head(AGENTS_ASKED)
     except DatabaseError:
         return
-    tried = f"asked {len(rows)} agents on port {settings.zlh_agent_port}"
+    tried = f"asked {len(asked)} agents on port {settings.zlh_agent_port}"
     answers = probe(
-        list(zip(rows["vmid"], rows["ip"], strict=True)),
+        list(zip(asked["vmid"], asked["ip"], strict=True)),
         port=settings.zlh_agent_port,
         networks=settings.agent_networks,
         with_state=(),
