@@ -231,6 +231,7 @@ def test_a_misspelt_setting_is_named_with_the_one_that_is_meant(doctor, monkeypa
     monkeypatch.setenv("ZLH_VERSION", "1.2.3")
     file = tmp_path / "settings"
     file.write_text("CLOUDFLARE_API_TOKN=x\nPOSTGRES_PASSWORD=y\n")
+    file.chmod(0o600)
     monkeypatch.setitem(Settings.model_config, "env_file", str(file))
     status, found = doctor()
     assert set(found) - EVERYTHING == {"ZLH_REPAIRMODE", "CLOUDFLARE_API_TOKN"}
@@ -242,6 +243,21 @@ def test_a_misspelt_setting_is_named_with_the_one_that_is_meant(doctor, monkeypa
         assert finding["state"] == "note"
         assert finding["todo"] == f"write {meant}, if that is meant"
     assert status == 0
+
+
+@pytest.mark.parametrize("port", ["3000", "70000"])
+def test_a_file_of_settings_that_others_may_read_is_noted(doctor, monkeypatch, tmp_path, port):
+    """Also where a setting cannot be used."""
+    file = tmp_path / ".env"
+    file.write_text("PROXMOX_TOKEN_SECRET=x\n")
+    monkeypatch.setitem(Settings.model_config, "env_file", str(file))
+    for mode, noted in ((0o644, True), (0o640, True), (0o600, False)):
+        file.chmod(mode)
+        _, found = doctor(ZLH_WEB_PORT=port)
+        assert (".env" in found) is noted
+        if noted:
+            assert found[".env"][0]["state"] == "note"
+            assert found[".env"][0]["todo"] == f"chmod 600 {file}"
 
 
 def test_a_misspelt_setting_is_named_where_the_right_one_is_needed(doctor, monkeypatch):

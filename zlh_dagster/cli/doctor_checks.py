@@ -20,7 +20,7 @@ from zlh_dagster.resources.database import PAYLOAD_COLUMNS, DatabaseError, expla
 from zlh_dagster.resources.http import EdgeError, Unauthorized
 from zlh_dagster.resources.redis import RedisUnavailable, server_facts
 from zlh_dagster.resources.services import Services
-from zlh_dagster.resources.settings import SettingsError, slips
+from zlh_dagster.resources.settings import Settings, SettingsError, slips
 from zlh_dagster.resources.shards import to_ask
 from zlh_dagster.resources.technitium import Technitium
 from zlh_dagster.schema.tables import (
@@ -32,6 +32,7 @@ from zlh_dagster.schema.tables import (
 from zlh_dagster.schema.upgrade import current, head
 
 AGENTS_ASKED = 50
+READ_BY_OTHERS = 0o044
 ROWS_READ = 100
 
 _READ = {
@@ -63,6 +64,7 @@ def checks_of(services: Services) -> list[Check]:
         getattr(services, name)
     return [
         _names,
+        _file,
         partial(_mode, services),
         partial(_home, services),
         partial(_platform, services),
@@ -80,7 +82,7 @@ def bad_settings(error: SettingsError) -> list[Finding]:
     """Settings that cannot be used, for which no system was tried."""
     todo = "correct them in .env or the environment; docs/settings.md has each"
     tried = "read the environment and .env"
-    return [Finding("settings", State.PROBLEM, tried, str(error), todo), *_names()]
+    return [Finding("settings", State.PROBLEM, tried, str(error), todo), *_names(), *_file()]
 
 
 def _names() -> Iterable[Finding]:
@@ -88,6 +90,14 @@ def _names() -> Iterable[Finding]:
         got = f"no setting has that name; {meant} has one nearly the same"
         todo = f"write {meant}, if that is meant"
         yield Finding(name, State.NOTE, "read the names in the environment and .env", got, todo)
+
+
+def _file() -> Iterable[Finding]:
+    """The file of the settings holds every secret, and a copy of the example is open to all."""
+    path = Path(str(Settings.model_config["env_file"]))
+    if path.is_file() and path.stat().st_mode & READ_BY_OTHERS:
+        got, todo = "others than its owner may read it, and it holds secrets", f"chmod 600 {path}"
+        yield Finding(path.name, State.NOTE, "looked who may read it", got, todo)
 
 
 def _mode(services: Services) -> Iterable[Finding]:
