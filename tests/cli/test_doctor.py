@@ -1,6 +1,7 @@
 """`zlh doctor` over the sandbox: what it names, and that it never writes."""
 
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -131,6 +132,7 @@ def test_a_proxmox_token_that_sees_nothing_lacks_vm_audit(doctor, elsewhere):
         ("CLOUDFLARE_ZONE_ID", "0" * 32, "cloudflare", "CLOUDFLARE_ZONE_ID"),
         ("TECHNITIUM_API_TOKEN", "another", "technitium", "View on the zone"),
         ("ZPACK_SECRET", "another", "velocity", "ZPACK_SECRET"),
+        ("VELOCITY_URL", "http://127.0.0.1:1", "velocity", "VELOCITY_URL"),
         ("PROXMOX_TOKEN_SECRET", "another", "proxmox", "PROXMOX_TOKEN_SECRET"),
         ("PROXMOX_NODE", "pve9", "proxmox", "PROXMOX_NODE"),
         ("ZLH_AGENT_NETWORKS", "10.0.0.0/8", "agents", "ZLH_AGENT_NETWORKS"),
@@ -148,6 +150,31 @@ def test_each_wrong_setting_is_named_with_what_to_do(doctor, setting, value, nam
     # What hangs together with it may be named too, and nothing else.
     assert set(wrong) <= {name, "ZLH_BULLMQ_PREFIX", "ledger"}
     assert value not in json.dumps(found) or not value.startswith("another")
+
+
+@pytest.mark.parametrize("surface", ["cloudflare", "technitium", "velocity", "proxmox"])
+def test_an_error_of_the_system_itself_blames_no_token(doctor, platform, surface):
+    platform.sandbox.edge.faults.switch_on(surface, "status", code=502)
+    status, found = doctor()
+    assert (status, set(problems(found))) == (1, {surface})
+    wrong = problems(found)[surface]
+    assert wrong["got"] == f"{surface}: HTTP 502"
+    assert "answers with an error of its own" in wrong["todo"]
+    assert not {"TOKEN", "SECRET"} & set(re.split(r"\W|_", wrong["todo"]))
+
+
+def test_what_cannot_be_reached_is_named(doctor):
+    _, found = doctor(CLOUDFLARE_API_BASE="http://127.0.0.1:1/client/v4")
+    wrong = problems(found)["cloudflare"]
+    assert wrong["got"] == "cloudflare: 127.0.0.1:1 cannot be reached (Connection refused)"
+    assert "CLOUDFLARE_API_BASE" in wrong["todo"]
+
+
+def test_an_address_that_is_not_the_bridges_names_its_setting(doctor, platform):
+    url = f"{platform.environment()['VELOCITY_URL']}/zpack"
+    _, found = doctor(VELOCITY_URL=url)
+    assert "HTTP 404" in problems(found)["velocity"]["got"]
+    assert "VELOCITY_URL (it ends before /zpack)" in problems(found)["velocity"]["todo"]
 
 
 def test_a_zone_that_is_not_the_settings_zone_is_told(doctor):

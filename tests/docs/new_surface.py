@@ -137,8 +137,8 @@ STEPS: dict[int, dict[str, list[tuple[str, str]]]] = {
                 "_SETTINGS_OF",
             ),
             (
-                '    Surface.VELOCITY: ("ZPACK_SECRET", "VELOCITY_URL"),\n',
-                '    Surface.VELOCITY: ("ZPACK_SECRET", "VELOCITY_URL"),\n'
+                '(it ends before /zpack)"),\n',
+                '(it ends before /zpack)"),\n'
                 '    Surface.HICKORY: ("HICKORY_TOKEN", "HICKORY_URL"),\n',
             ),
         ],

@@ -288,7 +288,7 @@ def test_a_read_that_fails_twice_is_had_at_the_third_time(
 
 @pytest.mark.parametrize("surface", list(Surface))
 def test_nobody_there_is_unreachable(client, no_pauses, surface):
-    with pytest.raises(Unreachable, match="ConnectError"):
+    with pytest.raises(Unreachable, match=r"127.0.0.1:1 cannot be reached \(Connection refused"):
         client(surface, base_url="http://127.0.0.1:1").list_records()
 
 

@@ -17,7 +17,7 @@ from zlh_dagster.resources.agents import probe
 from zlh_dagster.resources.bullmq import QUEUES, read_jobs
 from zlh_dagster.resources.cloudflare import Cloudflare
 from zlh_dagster.resources.database import PAYLOAD_COLUMNS, DatabaseError, explain
-from zlh_dagster.resources.http import EdgeError, Unauthorized
+from zlh_dagster.resources.http import EdgeError, ServerFailed, Unauthorized, Unreachable
 from zlh_dagster.resources.redis import RedisUnavailable, server_facts
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.settings import Settings, SettingsError, slips
@@ -46,13 +46,16 @@ _READ = {
 _LET_IN = {
     Surface.CLOUDFLARE: "CLOUDFLARE_API_TOKEN needs Zone:DNS:Read on the zone; Edit, to repair",
     Surface.TECHNITIUM: "make a token of a user who has View on the zone; Modify, to repair",
-    Surface.VELOCITY: "ZPACK_SECRET must be the one that the bridge plugin has",
+    Surface.VELOCITY: (
+        "ZPACK_SECRET must be the one that the bridge plugin has, VELOCITY_URL where that listens"
+    ),
 }
 _SETTINGS_OF = {
     Surface.CLOUDFLARE: ("CLOUDFLARE_API_TOKEN", "CLOUDFLARE_ZONE_ID"),
-    Surface.TECHNITIUM: ("TECHNITIUM_API_TOKEN", "TECHNITIUM_API_URL"),
-    Surface.VELOCITY: ("ZPACK_SECRET", "VELOCITY_URL"),
+    Surface.TECHNITIUM: ("TECHNITIUM_API_TOKEN", "TECHNITIUM_API_URL (it ends before /api)"),
+    Surface.VELOCITY: ("ZPACK_SECRET", "VELOCITY_URL (it ends before /zpack)"),
 }
+_ITS_OWN_ERROR = "it is there and answers with an error of its own: see its state or its log"
 
 
 def checks_of(services: Services) -> list[Check]:
@@ -216,12 +219,8 @@ def _surface(services: Services, surface: Surface) -> Iterable[Finding]:
     tried = "listed everything"
     try:
         names = client.list_records()["name"]
-    except Unauthorized as error:
-        yield Finding(surface.value, State.PROBLEM, tried, str(error), _LET_IN[surface])
-        return
     except EdgeError as error:
-        todo = f"check {place} and {secret}, and that it can be reached from here"
-        yield Finding(surface.value, State.PROBLEM, tried, str(error), todo)
+        yield Finding(surface.value, State.PROBLEM, tried, str(error), _to_read(surface, error))
         return
     zone = services.settings.zlh_zone or ""
     if surface is Surface.CLOUDFLARE and not names.str.endswith(zone).any():
@@ -233,6 +232,19 @@ def _surface(services: Services, surface: Surface) -> Iterable[Finding]:
     yield Finding(surface.value, State.OK, tried, f"{len(names)} {what}")
     if isinstance(client, Cloudflare | Technitium):
         yield _to_write(services, surface.value, client)
+
+
+def _to_read(surface: Surface, error: EdgeError) -> str:
+    """What to do when a surface could not be listed."""
+    if isinstance(error, Unauthorized):
+        return _LET_IN[surface]
+    if isinstance(error, ServerFailed):
+        return _ITS_OWN_ERROR
+    secret, place = _SETTINGS_OF[surface]
+    if isinstance(error, Unreachable):
+        address = "CLOUDFLARE_API_BASE" if surface is Surface.CLOUDFLARE else place
+        return f"check {address}, and that it can be reached from here"
+    return f"check {place} and {secret}"
 
 
 def _to_write(services: Services, name: str, client: Cloudflare | Technitium) -> Finding:
@@ -271,6 +283,11 @@ def _proxmox(services: Services) -> Iterable[Finding]:
         return
     except Unauthorized as error:
         todo = "PROXMOX_TOKEN_ID is user@realm!name, PROXMOX_TOKEN_SECRET what came with it"
+        yield Finding(name, State.PROBLEM, tried, str(error), todo)
+        return
+    except ServerFailed as error:
+        # It answers like that of a node that it does not know, too.
+        todo = f"{_ITS_OWN_ERROR}, and whether it has the node that PROXMOX_NODE names"
         yield Finding(name, State.PROBLEM, tried, str(error), todo)
         return
     except EdgeError as error:

@@ -45,6 +45,10 @@ class Unreachable(EdgeError):
     retry = True
 
 
+class ServerFailed(Unreachable):
+    """It was reached and answers with an error of its own."""
+
+
 class Unauthorized(EdgeError):
     """The token or secret was refused; nobody but the operator can mend that."""
 
@@ -141,7 +145,8 @@ class HttpApi:
             HTTP status and parsed body.
 
         Raises:
-            Unreachable: No connection, too slow, too large, a server error, no JSON.
+            Unreachable: No connection, too slow, too large, no JSON.
+            ServerFailed: HTTP 5xx.
             Untrusted: A certificate that does not hold.
             Unauthorized: HTTP 401 or 403.
             RateLimited: HTTP 429.
@@ -157,7 +162,7 @@ class HttpApi:
         except httpx.HTTPError as error:
             if time.monotonic() >= give_up:
                 raise Unreachable(f"{self.name}: the answer did not end") from None
-            raise _failed(self.name, error) from None
+            raise self._failed(error) from None
         try:
             return response.status_code, parse_json(body)
         except ValueError:
@@ -174,6 +179,21 @@ class HttpApi:
             if len(body) > _MAX_ANSWER_BYTES:
                 raise Unreachable(f"{self.name}: an answer of more than 64 MiB")
         return bytes(body)
+
+    def _failed(self, error: httpx.HTTPError) -> Unreachable:
+        cause: BaseException | None = error
+        why = type(error).__name__
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                told = f"{self.name}: its certificate is not trusted ({cause.verify_message})"
+                return Untrusted(told)
+            if isinstance(cause, OSError) and cause.strerror:
+                why = cause.strerror
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            place = self._client.base_url.netloc.decode()
+            return Unreachable(f"{self.name}: {place} cannot be reached ({why})")
+        return Unreachable(f"{self.name}: {type(error).__name__}")
 
 
 class ApiClient:
@@ -205,18 +225,9 @@ def check_status(name: str, status: int, retry_after: float | None = None) -> No
     if status == 429:
         raise RateLimited(f"{name}: HTTP 429, too many calls", retry_after)
     if status >= 500:
-        raise Unreachable(f"{name}: HTTP {status}")
+        raise ServerFailed(f"{name}: HTTP {status}")
     if 300 <= status < 400:
         raise Rejected(f"{name}: HTTP {status}, a redirect where none belongs")
-
-
-def _failed(name: str, error: httpx.HTTPError) -> Unreachable:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return Untrusted(f"{name}: its certificate is not trusted ({cause.verify_message})")
-        cause = cause.__cause__ or cause.__context__
-    return Unreachable(f"{name}: {type(error).__name__}")
 
 
 def parse_json(body: bytes) -> Any:
