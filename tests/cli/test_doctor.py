@@ -287,6 +287,20 @@ def test_a_file_of_settings_that_others_may_read_is_noted(doctor, monkeypatch, t
             assert found[".env"][0]["todo"] == f"chmod 600 {file}"
 
 
+def test_an_unknown_setting_in_the_file_is_noted(doctor, monkeypatch, tmp_path):
+    """The environment is other programs' as well."""
+    monkeypatch.setenv("DISCORD_BOT_NAME", "x")
+    file = tmp_path / "settings"
+    file.write_text("CLOUDFLARE_ACCOUNT=x\nproxmox_verify_ssl=0\nTZ=UTC\nZLH_RUN_LAUNCHER=celery\n")
+    file.chmod(0o600)
+    monkeypatch.setitem(Settings.model_config, "env_file", str(file))
+    status, found = doctor()
+    assert status == 0
+    assert set(found) - EVERYTHING == {"CLOUDFLARE_ACCOUNT", "PROXMOX_VERIFY_SSL"}
+    assert found["CLOUDFLARE_ACCOUNT"][0]["state"] == "note"
+    assert found["CLOUDFLARE_ACCOUNT"][0]["got"] == "no setting has that name"
+
+
 def test_a_misspelt_setting_is_named_where_the_right_one_is_needed(doctor, monkeypatch):
     monkeypatch.setenv("CLOUDFLARE_EDGEIP", "203.0.113.10")
     status, found = doctor(CLOUDFLARE_EDGE_IP=None)

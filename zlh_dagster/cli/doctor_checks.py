@@ -90,8 +90,10 @@ def bad_settings(error: SettingsError) -> list[Finding]:
 
 def _names() -> Iterable[Finding]:
     for name, meant in slips().items():
-        got = f"no setting has that name; {meant} has one nearly the same"
-        todo = f"write {meant}, if that is meant"
+        got, todo = "no setting has that name", "docs/settings.md has every name; remove this one"
+        if meant is not None:
+            got += f"; {meant} has one nearly the same"
+            todo = f"write {meant}, if that is meant"
         yield Finding(name, State.NOTE, "read the names in the environment and .env", got, todo)
 
 

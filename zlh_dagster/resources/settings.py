@@ -31,7 +31,7 @@ from zlh_dagster.core.guards import NAMED_BY_OPERATOR
 from zlh_dagster.core.model import Action
 from zlh_dagster.core.policy import PolicyConfig
 from zlh_dagster.resources.private import private_directory
-from zlh_dagster.resources.settings_problems import absent, misspelt, told
+from zlh_dagster.resources.settings_problems import absent, misspelt, told, unknown
 from zlh_dagster.resources.urls import check_redis_url, check_url, secrets_in, with_driver
 
 # A Unix socket's path has 108 bytes, its end included (unix(7)).
@@ -416,13 +416,18 @@ def load_settings(env_file: Path | str | None = ".env") -> Settings:
         raise SettingsError("; ".join(map(told, error.errors(include_input=False)))) from None
 
 
-def slips() -> dict[str, str]:
-    """Names in the environment and ``.env`` that are nearly those of settings, and which.
+def slips() -> dict[str, str | None]:
+    """Names that are none of settings, and of those that are nearly one, which.
 
-    A setting that is misspelt is none, and nothing else would say so.
+    A setting that is misspelt is none, and nothing else would say so. The environment has names of
+    other programs too; whatever stands in ``.env`` and begins like a setting is meant as one.
     """
     listed = DotEnvSettingsSource(Settings).env_vars
-    return misspelt((*os.environ, *listed), [name.upper() for name in Settings.model_fields])
+    known = [name.upper() for name in Settings.model_fields]
+    return {
+        **dict.fromkeys(unknown(listed, known)),
+        **misspelt((*os.environ, *listed), known),
+    }
 
 
 def _text(value: Any) -> str:

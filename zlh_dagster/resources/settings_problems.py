@@ -20,6 +20,9 @@ _NEEDED = {
 }
 """What switches a surface on, and what it needs besides."""
 
+_OURS = ("ZLH_", "CLOUDFLARE_", "TECHNITIUM_", "VELOCITY_", "PROXMOX_", "DISCORD_")
+"""What the names of settings begin with."""
+
 _ALIKE = 0.9
 """How alike two names are of which one is taken for a slip of the other, from 0 to 1."""
 
@@ -32,6 +35,13 @@ def misspelt(given: Iterable[str], known: Collection[str]) -> dict[str, str]:
         if near:
             meant[name] = near[0]
     return meant
+
+
+def unknown(given: Iterable[str], known: Collection[str]) -> list[str]:
+    """Names that begin like those of settings and are none."""
+    return sorted(
+        name for name in {n.upper() for n in given} - set(known) if name.startswith(_OURS)
+    )
 
 
 def told(detail: ErrorDetails) -> str:
