@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from tests.harness import writes
+from zlh_dagster.core.model import Surface
 from zlh_dagster.core.policy import AGENTS
 from zlh_dagster.core.repair import Status
 from zlh_dagster.resources.ledger import Entry
@@ -118,6 +119,34 @@ def test_a_plan_with_work_says_what_it_compared_too(zlh, sandbox):
     plan = zlh("plan")
     assert " records compared" in plan.output.splitlines()[-1]
     assert plan.exit_code == 2
+
+
+def test_a_plan_names_what_would_hold_repairs_back_with_nothing_to_repair(zlh, platform):
+    """Or the next drift would wait without anybody expecting it."""
+    assert "holds repairs back" not in zlh("plan").output
+    zlh("pause", "--reason", "DNS move")
+    zlh("pause", "--vmid", "5001", "--reason", "by hand")
+    with platform.services() as services:
+        services.gate.failed(Surface.VELOCITY, "HTTP 500", at_once=True)
+    plan = zlh("plan")
+    assert plan.exit_code == 0
+    told = [line for line in plan.output.splitlines() if line.startswith("holds repairs back: ")]
+    assert len(told) == 3
+    for found, words in zip(
+        told,
+        (
+            ("Repairs paused: DNS move", "zlh resume"),
+            ("server 5001 paused: by hand", "zlh resume --vmid 5001"),
+            ("Breaker open: velocity", "HTTP 500", "zlh breakers reset velocity"),
+        ),
+        strict=True,
+    ):
+        assert all(word in found for word in words), found
+    assert [h["incident"] for h in json.loads(zlh("plan", "--json").output)["holds"]] == [
+        "paused:everything",
+        "paused:server:5001",
+        "breaker:velocity",
+    ]
 
 
 @pytest.mark.usefixtures("without_redis")

@@ -25,8 +25,8 @@ def look(services: Services) -> Assessment:
 def as_json(assessment: Assessment) -> dict[str, Any]:
     """The plan as JSON.
 
-    Keys are ``repairs``, ``kept_back``, ``findings``, ``unobserved``, ``holds_unknown``,
-    ``pauses_from``, ``held`` and ``compared``.
+    Keys are ``repairs``, ``kept_back``, ``findings``, ``unobserved``, ``holds``,
+    ``holds_unknown``, ``pauses_from``, ``held`` and ``compared``.
     """
     decisions = assessment.judgement.decisions
     return {
@@ -46,6 +46,7 @@ def as_json(assessment: Assessment) -> dict[str, Any]:
         ],
         "findings": [finding.to_json() for finding in decisions.findings],
         "unobserved": assessment.tick.unobserved,
+        "holds": [finding.to_json() for finding in assessment.holds.findings()],
         "holds_unknown": assessment.redis_lost,
         "pauses_from": _pauses_from(assessment),
         "held": decisions.held,
@@ -83,6 +84,9 @@ def show(out: Console, settings: Settings, assessment: Assessment, *, as_text: b
         hang(out, "[yellow]not seen:[/yellow] ", f"{source}: {reason}", style="yellow")
     if assessment.redis_lost:
         hang(out, "", _without_redis(settings, assessment), style="yellow")
+    for hold in plan["holds"]:
+        text = f"{hold['title']}. {hold['text']}"
+        hang(out, "[yellow]holds repairs back:[/yellow] ", text, style="yellow")
     if plan["repairs"]:
         out.print("would repair", style="bold")
         for repair in plan["repairs"]:
