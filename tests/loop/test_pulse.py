@@ -210,6 +210,26 @@ def test_what_may_hang_is_started_again_every_ten_minutes_until_the_loop_goes_on
     assert started == [5, 15, 25, 33]
 
 
+def test_the_terminal_hears_that_no_tick_is_good_and_when_one_is():
+    clock, said = Clock(), []
+    health = Health(problems=["no good tick yet"])
+    watch = Watch(lambda: health, lambda _: True, clock=clock, say=said.append)
+
+    def minutes(number: int) -> None:
+        for _ in range(number):
+            clock.now += 60
+            watch.once()
+
+    minutes(4)
+    assert said == []
+    minutes(2)
+    [told] = said
+    assert told.startswith("for 5 min not healthy: no good tick yet; `zlh status`")
+    health = Health(7.0, "leading", "me")
+    minutes(3)
+    assert said[1:] == ["healthy: leading, last good tick 7 s ago"]
+
+
 def test_a_probe_tells_once_that_the_loop_stands_still_and_once_that_it_goes_on(loop, sandbox):
     """Each call is a process of its own."""
     loop.minute()

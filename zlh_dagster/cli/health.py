@@ -166,7 +166,7 @@ class Watch:
         send: Takes a message; whether it was delivered.
         start_again: Called when the loop stands still, and every ten minutes until it goes on.
         clock: Seconds that only go forward.
-        say: Told once that it works.
+        say: Told once that it works, and whenever what may hang is started again why.
     """
 
     def __init__(
@@ -196,6 +196,10 @@ class Watch:
                 self._say(health.line())
         elif unwell >= self._due:
             self._due = unwell + AGAIN_SECONDS
+            self._said = False
+            self._say(
+                f"for {words(unwell)} {health.line()}; `zlh status` and `zlh doctor` say more"
+            )
             self._start_again()
 
 
