@@ -120,8 +120,9 @@ def _demo(stack: contextlib.ExitStack, *, once: bool) -> int:
         return 1 if problems else 0
     _out.print(f"\nThe web UI is at [bold]http://127.0.0.1:{web}[/bold], logs in {home}/zlh.log.")
     _out.print("It stays up. Break something yourself and watch; Ctrl-C ends it all:\n")
-    _out.print(f"  {_example(state)}\n", markup=False, soft_wrap=True)
-    _out.print(f"  cd {home} && ../.venv/bin/zlh events   # zlh, on this demo\n", soft_wrap=True)
+    for example in examples(state["url"]):
+        _out.print(f"  {example}", markup=False, soft_wrap=True)
+    _out.print(f"\n  cd {home} && ../.venv/bin/zlh events   # zlh, on this demo\n", soft_wrap=True)
     _follow(sandbox)
     return 0
 
@@ -245,8 +246,16 @@ def _complete_ticks(home: Path) -> list[Path]:
     return [tick for tick in ticks if files <= {path.name for path in tick.iterdir()}]
 
 
-def _example(state: dict[str, Any]) -> str:
-    return f"curl -X PUT {state['url']}/sandbox/velocity/restart   # Velocity forgets everything"
+def examples(url: str) -> tuple[str, ...]:
+    """What to break next: repaired; told and not repaired; unknown, and so not missing."""
+    put = f"curl -X PUT {url}/sandbox"
+    fault = '{"kind": "status", "code": 500}'
+    unpaid = '{"billingStatus": "suspended"}'
+    return (
+        f"{put}/velocity/restart   # Velocity forgets everything",
+        f"{put}/platform/servers/5001 -d '{unpaid}'   # unpaid, and it runs on",
+        f"{put}/faults/cloudflare -d '{fault}'   # it fails, until: curl -X DELETE of the same",
+    )
 
 
 def _free_port(wanted: int) -> int:
