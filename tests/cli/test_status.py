@@ -11,7 +11,7 @@ from zlh_dagster.core.policy import AGENTS
 from zlh_dagster.core.repair import Status
 from zlh_dagster.resources.ledger import Entry
 from zlh_dagster.resources.redis import RedisUnavailable
-from zlh_dagster.sandbox.platform_rows import write_operation
+from zlh_dagster.sandbox.platform_rows import change_server, write_operation
 
 SRV = "_minecraft._tcp.mc-5000.example.gg"
 
@@ -78,6 +78,7 @@ def test_pauses_that_nobody_knows_are_not_shown_as_none(zlh, platform):
 
 def test_a_tick_that_is_being_written_hides_not_the_one_before(zlh, loop):
     assert "problem: no tick was observed here yet" in zlh("status").output
+    assert "start `zlh up`, or call this where its .env is" in zlh("status").output
     loop.minute()
     loop.minute()
     store = loop.services.snapshots
@@ -119,6 +120,13 @@ def test_a_plan_with_work_says_what_it_compared_too(zlh, sandbox):
     plan = zlh("plan")
     assert " records compared" in plan.output.splitlines()[-1]
     assert plan.exit_code == 2
+
+
+def test_one_difference_is_one(zlh, sandbox, platform):
+    change_server(platform.engine, 5000, maintenanceReason="new disk")
+    [record] = sandbox.edge.cloudflare.named(SRV)
+    sandbox.edge.cloudflare.remove(record.id)
+    assert ", 1 difference of guarded servers left alone" in zlh("plan").output
 
 
 def test_a_plan_names_what_would_hold_repairs_back_with_nothing_to_repair(zlh, platform):

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from zlh_dagster.cli.text import hang
+from zlh_dagster.cli.text import counted, hang
 
 
 class State(str, Enum):
@@ -78,5 +78,5 @@ def show(out: Console, findings: list[Finding], *, as_text: bool) -> int:
         if finding.todo:
             hang(out, f"{'':9}{'':{wide}}  ", finding.todo, style="bold")
     problems = sum(finding.state is State.PROBLEM for finding in findings)
-    out.print(f"{problems} problems" if problems != 1 else "1 problem")
+    out.print(counted(problems, "problem"))
     return status

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from zlh_dagster.cli.doctor import Check, Finding, State
+from zlh_dagster.cli.text import counted
 from zlh_dagster.core.fleet import OPEN_OPERATION_COLUMNS, Answer
 from zlh_dagster.core.model import UNREADABLE, Surface
 from zlh_dagster.core.rules import Severity
@@ -145,7 +146,7 @@ def _platform(services: Services) -> Iterable[Finding]:
         if some and all(row[UNREADABLE] for row in some):
             got = f"no row of {table.name} can be read: {some[0][UNREADABLE]}"
             todo = "docs/migrating.md has the type of each column"
-            yield Finding(name, State.PROBLEM, f"read {len(some)} rows", got, todo)
+            yield Finding(name, State.PROBLEM, f"read {counted(len(some), 'row')}", got, todo)
             return
     yield Finding(name, State.OK, tried, ", ".join(counts))
 
@@ -209,7 +210,9 @@ def _queues(services: Services) -> Finding:
     except (EdgeError, RedisUnavailable) as error:
         todo = "give the Redis and the prefix that the platform's API uses"
         return Finding(name, State.PROBLEM, tried, str(error), todo)
-    return Finding(name, State.OK, tried, ", ".join(f"{n} jobs in {q}" for q, n in queued.items()))
+    return Finding(
+        name, State.OK, tried, ", ".join(f"{counted(n, 'job')} in {q}" for q, n in queued.items())
+    )
 
 
 def _surface(services: Services, surface: Surface) -> Iterable[Finding]:
@@ -226,12 +229,12 @@ def _surface(services: Services, surface: Surface) -> Iterable[Finding]:
         return
     zone = services.settings.zlh_zone or ""
     if surface is Surface.CLOUDFLARE and not names.str.endswith(zone).any():
-        got = f"{len(names)} records, none of them in {zone}: {names.iloc[0]} is one"
+        got = f"{counted(len(names), 'record')}, none of them in {zone}: {names.iloc[0]} is one"
         todo = f"ZLH_ZONE and {place} are of different zones"
         yield Finding(surface.value, State.PROBLEM, tried, got, todo)
         return
-    what = "registrations" if surface is Surface.VELOCITY else "records"
-    yield Finding(surface.value, State.OK, tried, f"{len(names)} {what}")
+    what = "registration" if surface is Surface.VELOCITY else "record"
+    yield Finding(surface.value, State.OK, tried, counted(len(names), what))
     if isinstance(client, Cloudflare | Technitium):
         yield _to_write(services, surface.value, client)
 
@@ -296,7 +299,7 @@ def _proxmox(services: Services) -> Iterable[Finding]:
         yield Finding(name, State.PROBLEM, tried, str(error), todo)
         return
     node = services.settings.proxmox_node
-    yield Finding(name, State.OK, tried, f"{len(found)} containers on {node}")
+    yield Finding(name, State.OK, tried, f"{counted(len(found), 'container')} on {node}")
 
 
 def _agents(services: Services) -> Iterable[Finding]:
@@ -311,7 +314,7 @@ def _agents(services: Services) -> Iterable[Finding]:
         asked = to_ask(services.read_payloads()).head(AGENTS_ASKED)
     except DatabaseError:
         return
-    tried = f"asked {len(asked)} agents on port {settings.zlh_agent_port}"
+    tried = f"asked {counted(len(asked), 'agent')} on port {settings.zlh_agent_port}"
     answers = probe(
         list(zip(asked["vmid"], asked["ip"], strict=True)),
         port=settings.zlh_agent_port,

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from zlh_dagster.cli.text import hang
+from zlh_dagster.cli.text import counted, hang
 from zlh_dagster.core.rules import POLICY
 from zlh_dagster.resources.controller import Assessment, assess
 from zlh_dagster.resources.observe import observe_all
@@ -107,9 +107,9 @@ def show(out: Console, settings: Settings, assessment: Assessment, *, as_text: b
 
 def _summary(plan: dict[str, Any], status: int) -> str:
     """What was compared, which is said whatever came of it."""
-    told = f"{plan['compared']} records compared"
+    told = f"{counted(plan['compared'], 'record')} compared"
     if plan["held"]:
-        told += f", {plan['held']} differences of guarded servers left alone"
+        told += f", {counted(plan['held'], 'difference')} of guarded servers left alone"
     if status == SOMETHING_TO_DO:
         return told
     if status == NOTHING_TO_DO:

@@ -66,7 +66,10 @@ def gather(services: Services) -> dict[str, Any]:
                 problems.append(str(unread))
     tick = newest_tick(services.snapshots)
     if tick is None:
-        problems.append("no tick was observed here yet")
+        problems.append(
+            f"no tick was observed here yet, with DAGSTER_HOME {services.settings.home}: start"
+            " `zlh up`, or call this where its .env is"
+        )
     else:
         status["last_tick_age_seconds"] = round(time.time() - tick.taken_at.timestamp(), 1)
         names = {source: surface.value for surface, source in SOURCE_OF.items()}

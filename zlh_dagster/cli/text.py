@@ -24,6 +24,11 @@ def wrapped(text: str, width: int) -> list[str]:
     return lines or [""]
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 record``, ``2 records``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def utc(moment: datetime) -> str:
     """``2030-01-31 18:30:00 UTC``."""
     return f"{moment.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
