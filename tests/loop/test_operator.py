@@ -144,6 +144,34 @@ def test_the_command_shows_and_closes_breakers(zlh, loop):
     assert loop.services.gate.breakers() == {}
 
 
+def test_four_restarts_of_velocity_within_an_hour_are_one_line_and_one_command_mends_it(
+    zlh, loop, sandbox
+):
+    """Each server's budget is spent then, and nothing is registered until somebody looks."""
+    before = edge_state(sandbox)
+    for _ in range(4):
+        sandbox.edge.velocity.restart()
+        loop.minute()
+    told = sandbox.edge.discord.inbox()[-1]
+    assert told.level == "critical"
+    [line] = told.payload["embeds"][0]["description"].splitlines()
+    assert line.count("something undoes them") == 1
+    assert "zlh breakers reset --servers" in line
+    assert sandbox.edge.velocity.backends() == []
+    open_before = len(loop.services.gate.breakers())
+    assert open_before > 5
+    assert zlh("breakers", "reset", "--servers").output.count("is closed") == open_before
+    assert "no server's was open" in zlh("breakers", "reset", "--servers").output
+    loop.minute()
+    assert edge_state(sandbox) == before
+
+
+@pytest.mark.parametrize("words", [(), ("cloudflare", "--servers")])
+def test_a_reset_of_nothing_or_of_two_things_is_refused(zlh, words):
+    with pytest.raises(BadRequest, match="name one breaker"):
+        zlh("breakers", "reset", *words)
+
+
 def test_a_pause_says_what_ends_it(zlh):
     assert "`zlh resume` ends it" in zlh("pause").output
     assert "`zlh resume --vmid 5000` ends it" in zlh("pause", "--vmid", "5000").output

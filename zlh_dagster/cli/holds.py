@@ -106,17 +106,30 @@ def require_breaker(services: Services, name: str) -> None:
     raise BadRequest(f"{name}: known are {', '.join(surfaces)} and server:VMID")
 
 
-def reset(services: Services, name: str) -> dict[str, Any]:
-    """Closes a breaker; returns what came of it.
+def reset(services: Services, name: str | None, *, servers: bool) -> list[dict[str, Any]]:
+    """Closes one breaker or those of all servers; returns what came of each.
+
+    Args:
+        services: The outside systems.
+        name: Of the one.
+        servers: Whether those of all servers instead.
 
     Raises:
-        BadRequest: If there can be none of that name.
+        BadRequest: If none or both are named, or there can be none of that name.
         RedisUnavailable: If Redis does not answer.
     """
-    require_breaker(services, name)
-    was_open = services.gate.reset(name)
-    told = f"{name} is closed" if was_open else f"{name} was not open; its count begins anew"
-    return {"name": name, "was_open": was_open, "message": told}
+    if (name is None) is not servers:
+        raise BadRequest("name one breaker (zlh breakers lists them), or give --servers")
+    names = (
+        [name] if name is not None else sorted(filter(is_server_breaker, services.gate.breakers()))
+    )
+    answers = []
+    for one in names:
+        require_breaker(services, one)
+        was_open = services.gate.reset(one)
+        told = f"{one} is closed" if was_open else f"{one} was not open; its count begins anew"
+        answers.append({"name": one, "was_open": was_open, "message": told})
+    return answers or [{"name": None, "was_open": False, "message": "no server's was open"}]
 
 
 def pause(

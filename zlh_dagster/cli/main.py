@@ -298,14 +298,15 @@ def list_breakers(context: typer.Context, as_json: AsJson = False) -> None:
 
 @breakers.command("reset")
 def reset_breaker(
-    name: Annotated[str, typer.Argument(help="cloudflare, server:5000, ...")],
+    name: Annotated[str | None, typer.Argument(help="cloudflare, server:5000, ...")] = None,
+    servers: Annotated[bool, typer.Option("--servers", help="Those of all servers.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Close one breaker. Example: zlh breakers reset server:5000."""
+    """Close one breaker, or those of all servers. Example: zlh breakers reset server:5000."""
     from zlh_dagster.cli.holds import reset
 
     with _services() as services:
-        _answer(reset(services, name), as_json=as_json)
+        _answer(*reset(services, name, servers=servers), as_json=as_json)
 
 
 @app.command()

@@ -111,3 +111,8 @@ def server_breaker(vmid: int) -> str:
 def is_server_breaker(name: str) -> bool:
     """Whether a name is that of a server's breaker."""
     return name.startswith(_SERVER)
+
+
+def reset_command(vmid: int | None = None) -> str:
+    """What closes a server's breaker, or those of all servers."""
+    return f"zlh breakers reset {'--servers' if vmid is None else server_breaker(vmid)}"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from zlh_dagster.core.breaker import reset_command
 from zlh_dagster.core.desired import (
     MAINTENANCE,
     ROW_UNUSABLE,
@@ -170,7 +171,7 @@ def budget_refusal(vmid: int, spent: Mapping[int, int], budget: int) -> Refusal 
         BREAKER_OPEN,
         f"{spent[vmid]} repairs within an hour reach the limit of {budget}"
         " (ZLH_MAX_REPAIRS_PER_SERVER_HOUR): something undoes them. Nothing more is written for"
-        f" this server for an hour, or until: zlh breakers reset server:{vmid}",
+        f" this server for an hour, or until: {reset_command(vmid)}",
     )
 
 

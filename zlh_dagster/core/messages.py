@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zlh_dagster.core import times
+from zlh_dagster.core.breaker import reset_command
 from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.model import Action
 from zlh_dagster.core.repair import Finding, RepairOutcome, Status
@@ -304,12 +305,11 @@ def sensor_failed(error: str) -> Message:
 def _outcome_lines(outcomes: tuple[RepairOutcome, ...]) -> list[str]:
     """A line for each of a few repairs; for many, a line for each thing that was done."""
     if len(outcomes) > _SINGLY:
-        groups: dict[tuple[str, str], list[str]] = {}
+        groups: dict[tuple[str, str], list[RepairOutcome]] = {}
         for outcome in outcomes:
-            why = outcome.reason if outcome.status in _WITH_REASON else ""
             what = f"{outcome.action.value} {_WORDS.get(outcome.status, '')}".strip()
-            groups.setdefault((what, why), []).append(outcome.name)
-        lines = [_group_line(what, why, vmids) for (what, why), vmids in groups.items()]
+            groups.setdefault((what, _why_of_all(outcome)), []).append(outcome)
+        lines = [_group_line(what, why, group) for (what, why), group in groups.items()]
     else:
         lines = [_outcome_line(outcome) for outcome in outcomes]
     return _capped(lines, "zlh events")
@@ -323,12 +323,24 @@ def _outcome_line(outcome: RepairOutcome) -> str:
     return line
 
 
-def _group_line(what: str, why: str, vmids: list[str]) -> str:
-    named = ", ".join(vmids[:_NAMED])
-    if len(vmids) > _NAMED:
-        named += f" and {len(vmids) - _NAMED} more, see zlh events"
-    servers = "1 server" if len(vmids) == 1 else f"{len(vmids)} servers"
+def _why_of_all(outcome: RepairOutcome) -> str:
+    """Why it failed or was refused, in words that are the same for every server."""
+    if outcome.status not in _WITH_REASON:
+        return ""
+    if outcome.vmid is None:
+        return outcome.reason
+    return outcome.reason.replace(reset_command(outcome.vmid), reset_command())
+
+
+def _group_line(what: str, why: str, group: list[RepairOutcome]) -> str:
+    names = [outcome.name for outcome in group]
+    named = ", ".join(names[:_NAMED])
+    if len(names) > _NAMED:
+        named += f" and {len(names) - _NAMED} more, see zlh events"
+    servers = "1 server" if len(names) == 1 else f"{len(names)} servers"
     line = f"{what} on {servers}: {named}"
+    if len(group) == 1 and why:
+        why = group[0].reason
     return f"{line} - {shorten(why, 300)}" if why else line
 
 
