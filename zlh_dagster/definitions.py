@@ -35,6 +35,9 @@ def build(services: Services) -> dg.Definitions:
     return dg.Definitions(
         assets=[tick, agent_shards, drift],
         asset_checks=[drift_in_step],
+        # A run has its process already, and a worker's may start no others: this goes for what the
+        # web UI starts of single assets and checks, too.
+        executor=dg.in_process_executor,
         jobs=[observe, probe_agents, level1_repair, digest, retention],
         schedules=[observe_every_minute, digest_every_morning, retention_every_hour],
         sensors=[drift_sensor, agent_rounds_sensor, run_failure_sensor()],

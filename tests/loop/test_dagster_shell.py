@@ -31,6 +31,13 @@ def delete_srv(sandbox):
     sandbox.edge.cloudflare.remove(sandbox.edge.cloudflare.named(SRV)[0].id)
 
 
+def test_whatever_is_started_runs_in_the_process_that_it_is_given():
+    """A worker's process may have no children; Dagster's own default starts some."""
+    executors = {job.name: job.executor_def.name for job in defs.resolve_all_job_defs()}
+    assert len(executors) == 6
+    assert set(executors.values()) == {"in_process"}
+
+
 def ours(job) -> bool:
     """Whether it is not the one that Dagster makes of all assets."""
     return not job.name.startswith("__")

@@ -32,6 +32,7 @@ from tests.stack.planted import (
     web_pages,
 )
 from tests.stack.stack import Stack, alive, children_of, free_port, repair_yaml, until
+from zlh_dagster.assets.specs import TICK_ASSETS
 from zlh_dagster.core.policy import AGENTS
 from zlh_dagster.resources.redis import connect
 from zlh_dagster.resources.snapshots import SnapshotMissing, SnapshotStore
@@ -155,6 +156,50 @@ def test_the_web_server_shows_the_runs(live):
     # A round of the agents, a full hour or 09:00 UTC may or may not have come meanwhile.
     by_the_clock = {"probe_agents", "retention", "digest"}
     assert {run["jobName"] for run in runs} - by_the_clock == {"observe", "level1_repair"}
+
+
+LAUNCH = """
+mutation($given: ExecutionParams!) {
+  launchPipelineExecution(executionParams: $given) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+  }
+}
+"""
+
+
+@deployments(SHIPPED)
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("what", ["the check of the drift", "the observed assets"])
+def test_what_a_person_starts_in_the_web_ui_succeeds_and_changes_nothing(live, what):
+    """Not a job of this project: Dagster makes one of whatever assets and checks are chosen."""
+    url = f"http://127.0.0.1:{live.environment['ZLH_WEB_PORT']}/graphql"
+    live.sandbox.edge.journal.clear()
+    told = len(live.sandbox.edge.discord.inbox())
+    check = [{"assetKey": {"path": ["drift"]}, "name": "in_step"}]
+    chosen = {"assetSelection": [], "assetCheckSelection": check}
+    if what == "the observed assets":
+        paths = [{"path": [spec.key.to_user_string()]} for spec in TICK_ASSETS]
+        chosen = {"assetSelection": paths, "assetCheckSelection": None}
+    job = {
+        "repositoryLocationName": "zlh",
+        "repositoryName": "__repository__",
+        "pipelineName": "__ASSET_JOB",
+    }
+    given = {"selector": job | chosen, "mode": "default"}
+    answer = httpx.post(url, json={"query": LAUNCH, "variables": {"given": given}}, timeout=30)
+    launched = answer.json()["data"]["launchPipelineExecution"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+
+    def ended():
+        asked = {"query": query, "variables": {"id": launched["run"]["runId"]}}
+        status = httpx.post(url, json=asked, timeout=30).json()["data"]["runOrError"]["status"]
+        return status if status in ("SUCCESS", "FAILURE", "CANCELED") else None
+
+    assert until(ended, seconds=60, what="the end of the run") == "SUCCESS"
+    assert live.controller_writes() == []
+    assert len(live.sandbox.edge.discord.inbox()) == told
 
 
 @deployments(SHIPPED)

@@ -13,7 +13,6 @@ probe_agents = dg.define_asset_job(
     PROBE_AGENTS,
     selection=dg.AssetSelection.assets(AGENT_SHARDS),
     description="Asks one shard of the agents; changes nothing.",
-    executor_def=dg.in_process_executor,
     tags={
         "dagster/max_runtime": str(MAX_RUNTIME_SECONDS),
         # Behind ticks and repairs: a round that comes late costs the sight of agents only.

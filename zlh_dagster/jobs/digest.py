@@ -28,7 +28,6 @@ def send_digest(context: dg.OpExecutionContext, services: dg.ResourceParam[Servi
 
 @dg.job(
     name=DIGEST,
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(MAX_RUNTIME_SECONDS)},
     description="Tells on Discord what the last day was like.",
 )

@@ -166,7 +166,6 @@ def repair_batch(
 @dg.job(
     name=LEVEL1_REPAIR,
     hooks={failed_hook()},
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(MAX_RUNTIME_SECONDS), "zlh/exclusive": "edge"},
     description="Repairs what is safe to repair, one run at a time under the lease.",
 )

@@ -21,7 +21,6 @@ observe = dg.define_asset_job(
     OBSERVE,
     selection=dg.AssetSelection.assets(DESIRED_EDGE, *SOURCES),
     description="Observes desired state and edge once, in one process, and changes nothing.",
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(MAX_RUNTIME_SECONDS)},
 )
 

@@ -185,7 +185,6 @@ def delete_what_is_old(
 
 @dg.job(
     name=RETENTION,
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(MAX_RUNTIME_SECONDS)},
     description="Keeps the disk bounded: old runs, events and snapshots go, daily figures stay.",
 )
