@@ -229,6 +229,18 @@ def test_queues_that_are_not_there_are_unobserved_and_no_job_is_dead(services, p
     assert taken.rows.empty
 
 
+def test_without_the_platforms_redis_the_reason_names_the_setting(platform, monkeypatch):
+    """Not a wrong prefix and no lost data: somebody has to set it."""
+    services = platform.services()
+    write_operation(platform.engine, vmid=5900, jobId="12")
+    assert services.redis.ping()  # this one stands for the embedded one, which has no queues
+    monkeypatch.setattr(services.settings, "zlh_redis_url", None)
+    taken = observe_operations(services, "tick")
+    assert taken.outcome is Outcome.UNOBSERVED
+    assert "ZLH_REDIS_URL is not set" in taken.reason
+    assert "prefix" not in taken.reason
+
+
 def test_redis_gone_makes_operations_unobserved(platform):
     services = platform.services(ZLH_REDIS_URL="unix:///nonexistent/redis.sock")
     write_operation(platform.engine, vmid=5900, jobId="12")

@@ -25,6 +25,7 @@ from zlh_dagster.resources.discord import Discord
 from zlh_dagster.resources.edge import EdgeSurface
 from zlh_dagster.resources.figures import Figures
 from zlh_dagster.resources.gate import Gate
+from zlh_dagster.resources.http import Incomplete
 from zlh_dagster.resources.incidents import Incidents
 from zlh_dagster.resources.leader import Leadership, deployment_id
 from zlh_dagster.resources.ledger import Ledger
@@ -256,7 +257,12 @@ class Services:
         jobs = [(row["queue"], row["jobId"]) for row in rows_of(placed) if row["jobId"] is not None]
         unnamed = placed.loc[placed["jobId"].isna(), "queue"].tolist()
         prefix = self.settings.zlh_bullmq_prefix
-        read = read_jobs(self.redis, prefix=prefix, jobs=jobs, queues=unnamed)
+        try:
+            read = read_jobs(self.redis, prefix=prefix, jobs=jobs, queues=unnamed)
+        except Incomplete as error:
+            if self.settings.zlh_redis_url is None:
+                raise Incomplete(_OWN_REDIS) from error
+            raise
         return with_jobs(frame, read.states, queued=read.queued, unclear=read.unclear)
 
     def read_payloads(self, vmids: Iterable[int] | None = None) -> pd.DataFrame:
@@ -266,6 +272,12 @@ class Services:
             DatabaseError: If the database cannot be read.
         """
         return database.read_payloads(self.engine, vmids)
+
+
+_OWN_REDIS = (
+    "ZLH_REDIS_URL is not set, and the embedded Redis knows nothing of the platform's queues: the"
+    " state of the open operations is not known"
+)
 
 
 def _value(secret: SecretStr | None) -> str:
