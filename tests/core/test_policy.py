@@ -21,7 +21,7 @@ from zlh_dagster.core.desired import INVALID_COLUMNS, desired_frame
 from zlh_dagster.core.holds import Holds, Pause
 from zlh_dagster.core.messages import plain
 from zlh_dagster.core.model import Action, Surface
-from zlh_dagster.core.policy import PolicyConfig, action_for, decide
+from zlh_dagster.core.policy import NAMED_IN_A_MESSAGE, PolicyConfig, action_for, decide
 from zlh_dagster.core.repair import Decisions, RepairRequest
 from zlh_dagster.core.rules import RULES, Kind, Severity
 
@@ -237,6 +237,9 @@ def test_mass_drift_needs_more_than_the_fraction_and_more_than_the_number(
     assert f"{drifting} of {servers} servers" in finding.title
     assert "20 %" in finding.text
     assert "5 servers" in finding.text
+    named = finding.text.partition(". ")[0]
+    assert named.startswith("Servers 5000, 5001, 5002")
+    assert named.count("50") == min(drifting, NAMED_IN_A_MESSAGE)
 
 
 def test_two_records_of_one_server_are_one_drifting_server():

@@ -238,7 +238,8 @@ def _invalid_reports(invalid: pd.DataFrame) -> Iterable[Finding]:
 def _mass_drift(
     surface: Surface, mendable: pd.DataFrame, desired: pd.DataFrame, config: PolicyConfig
 ) -> Finding | None:
-    drifting = mendable.loc[mendable["surface"] == surface.value, "vmid"].nunique()
+    servers = sorted(mendable.loc[mendable["surface"] == surface.value, "vmid"].unique())
+    drifting = len(servers)
     on_surface = (desired["surface"] == surface.value) & desired["guard"].isna()
     fleet = desired.loc[on_surface, "vmid"].nunique()
     if drifting <= config.mass_drift_min or drifting <= config.mass_drift_fraction * fleet:
@@ -250,7 +251,8 @@ def _mass_drift(
         severity=rule.message,
         title=f"{surface.value}: {drifting} of {fleet} servers drift, nothing was repaired",
         text=(
-            f"That is {100 * drifting / fleet:.0f} %, above the limits of"
+            f"Servers {_listed([str(vmid) for vmid in servers])}. That is"
+            f" {100 * drifting / fleet:.0f} %, above the limits of"
             f" {100 * config.mass_drift_fraction:.0f} % and {config.mass_drift_min} servers"
             " (ZLH_MASS_DRIFT_FRACTION, ZLH_MASS_DRIFT_MIN). Look whether the zone itself is"
             f" right. If it is, let the loop put everything back once: zlh approve {incident}"
