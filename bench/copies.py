@@ -19,7 +19,7 @@ from dagster._core.storage.schedules.schema import JobTickTable
 
 _EVENTS = ("event_logs", "asset_event_tags", "asset_check_executions")
 _NAMES_AN_EVENT = ("event_id", "evaluation_event_storage_id", "materialization_event_storage_id")
-_APART = 0.01
+_APART = 0.001
 """Seconds between the copies of one run: retention tells runs apart by when they ended."""
 
 _Connect = Callable[[], AbstractContextManager[sa.Connection]]
