@@ -9,9 +9,10 @@ Nothing else differs: the files are those of Dagster's own class, and either can
 """
 
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,6 +42,7 @@ _ENDS = {
     DagsterEventType.RUN_FAILURE,
     DagsterEventType.RUN_CANCELED,
 }
+_PAGE_BYTES = 1024
 _REVISION = sa.text("SELECT version_num FROM alembic_version")
 
 
@@ -176,7 +178,21 @@ def _empty_shard() -> tuple[bytes, str]:
         with storage.run_connection("empty") as connection:
             [revision] = connection.execute(_REVISION).scalars()
         storage.dispose()
-        return Path(storage.path_for_shard("empty")).read_bytes(), revision
+        path = Path(storage.path_for_shard("empty"))
+        _with_small_pages(path)
+        return path.read_bytes(), revision
+
+
+def _with_small_pages(path: Path) -> None:
+    """Each of its tables and indexes takes a page, though one run fills two of them."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in (
+            "PRAGMA journal_mode=DELETE",
+            f"PRAGMA page_size={_PAGE_BYTES}",
+            "VACUUM",
+            "PRAGMA journal_mode=WAL",
+        ):
+            connection.execute(statement)
 
 
 def _is_made(path: str, engine: sa.Engine) -> bool:
