@@ -24,6 +24,9 @@ _TURN_AT = 40.0
 the sensor does not wait for the next one yet."""
 
 _MINUTE = 60.0
+_TO_STOP = 1.0
+"""Seconds of it in which the schedule is stopped again."""
+
 _AFTER_THE_LAST = 20.0
 """Second at which a tick of the minute's schedule is long over."""
 
@@ -67,15 +70,16 @@ def measure(rounds: int, pairs: int) -> dict[str, Any]:
 
 def _minute(loops: dict[str, Controller], *, ticks: bool) -> dict[str, float]:
     """Processor seconds of the minute that begins, by launcher, with one tick in it or none."""
+    ends = time.time() + _MINUTE
     before = {launcher: (spent(loop.pid), loop.ticks()) for launcher, loop in loops.items()}
     if ticks:
         for loop in loops.values():
             loop.resume()
-    time.sleep(_MINUTE - 1.0)
+    time.sleep(_MINUTE - _TO_STOP)
     if ticks:
         for loop in loops.values():
             loop.rest()
-    _sleep_until(_TURN_AT)
+    time.sleep(max(ends - time.time(), 0.0))
     after = {launcher: (spent(loop.pid), loop.ticks()) for launcher, loop in loops.items()}
     for launcher, (_, count) in after.items():
         if count - before[launcher][1] != int(ticks):
