@@ -55,6 +55,8 @@ def mixed(results: dict[str, Any], names: Iterable[str]) -> str | None:
     missing = sorted(set(names) - set(benchmarks))
     if missing:
         return f"not measured: {', '.join(missing)}"
-    newest = max(benchmarks.values(), key=lambda one: str(one["measured_at"]))["run"]
-    others = sorted(name for name, one in benchmarks.items() if one["run"] != newest)
+    newest = max(benchmarks.values(), key=lambda one: str(one["measured_at"])).get("run", "")
+    others = sorted(
+        name for name, one in benchmarks.items() if newest is None or one.get("run") != newest
+    )
     return f"of another run than the newest: {', '.join(others)}" if others else None

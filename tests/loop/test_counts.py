@@ -103,5 +103,6 @@ def test_a_tick_of_many_servers_that_drift_is_two_runs(platform, fleet, instance
     assert len(writes(platform.sandbox, "velocity")) == backends
     assert writes(platform.sandbox, "cloudflare", "technitium") == []
     listings = requests(platform)["velocity"] - backends
-    assert listings <= 5 + backends / 50
+    # The tick's own, the look before the writing and the proof; the first server is proved alone.
+    assert listings <= 4
     assert len(loop.services.ledger.events(limit=2 * backends)) == backends

@@ -86,8 +86,10 @@ def test_many_records_go_in_few_calls_and_none_is_larger_than_the_edge_takes(
 
 def test_a_few_records_are_written_one_by_one(writer, client):
     watched = Watched(client(CF))
-    writer(CF, watched).write(repairs(CF, FEW))
-    assert watched.sizes == [1] * FEW
+    writer(CF, watched).write(repairs(CF, 3))
+    assert watched.sizes == [1, 1, 1]
+    writer(CF, watched).write(repairs(CF, 4, first=7000))
+    assert watched.sizes[3:] == [4]
 
 
 @pytest.mark.parametrize(("surface", "at_once"), [(CF, 2), (TN, 4), (VE, 8)])

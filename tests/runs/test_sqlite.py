@@ -1,5 +1,6 @@
 """Dagster's own files, over connections that stay open."""
 
+import gc
 import os
 import queue
 import sqlite3
@@ -10,11 +11,12 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
 from tests.runs.jobs import a_job
 from zlh_dagster.jobs.run_files import UNFINISHED, RunFiles
-from zlh_dagster.runs.sqlite import PooledSqliteStorage, _empty_shard
+from zlh_dagster.runs.sqlite import PooledSqliteStorage, empty_shard
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,7 +145,7 @@ def test_dagsters_migrations_are_read_once_and_not_for_each_run(home, monkeypatc
     monkeypatch.setattr(
         SqliteEventLogStorage, "_initdb", lambda *a, **b: read.append(a) or original(*a, **b)
     )
-    _empty_shard.cache_clear()
+    empty_shard.cache_clear()
     with dg.DagsterInstance.get() as one, dg.DagsterInstance.get() as other:
         counts = []
         for _ in range(3):
@@ -153,6 +155,89 @@ def test_dagsters_migrations_are_read_once_and_not_for_each_run(home, monkeypatc
             assert f"{run.run_id}.db{UNFINISHED}" not in shards(home, run.run_id)
             counts.append(len(read))
     assert counts[0] == counts[1] == counts[2]
+
+
+def test_who_opens_what_another_process_has_made_reads_no_migrations(home, monkeypatch):
+    with dg.DagsterInstance.get() as one, dg.DagsterInstance.get() as other:
+        run = a_job.execute_in_process(instance=one)
+        monkeypatch.setattr("zlh_dagster.runs.sqlite.empty_shard", lambda: pytest.fail("made"))
+        monkeypatch.setattr(SqliteEventLogStorage, "_initdb", lambda *_: pytest.fail("read"))
+        other.event_log_storage._initialized_dbs.add(INDEX_SHARD_NAME)
+        assert len(other.all_logs(run.run_id)) > 5
+
+
+def test_a_file_that_another_process_made_meanwhile_is_left_as_it_is(home, monkeypatch):
+    """Whoever comes second finds it made, whatever he saw before."""
+    with dg.DagsterInstance.get() as one, dg.DagsterInstance.get() as other:
+        run = one.create_run_for_job(a_job)
+        one.report_engine_event("the first", run)
+        monkeypatch.setattr("zlh_dagster.runs.sqlite.os.path.exists", lambda path: False)
+        other.report_engine_event("the second", run)
+        assert [entry.message for entry in one.all_logs(run.run_id)] == ["the first", "the second"]
+
+
+def test_a_file_system_without_links_makes_files_as_dagster_does(home, monkeypatch):
+    def refused(*_):
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr("zlh_dagster.runs.sqlite.os.link", refused)
+    with dg.DagsterInstance.get() as instance:
+        run = instance.create_run_for_job(a_job)
+        instance.report_engine_event("said", run)
+        assert [entry.message for entry in instance.all_logs(run.run_id)] == ["said"]
+        assert not [name for name in shards(home, run.run_id) if name.endswith(UNFINISHED)]
+
+
+def test_a_run_that_is_deleted_while_it_goes_on_can_still_end(home):
+    with dg.DagsterInstance.get() as instance, dg.DagsterInstance.get() as other:
+        run = instance.create_run_for_job(a_job)
+        instance.report_engine_event("said", run)
+        RunFiles(other.event_log_storage).delete(run.run_id)
+        instance.report_engine_event("into the deleted file", run)
+        instance.report_run_failed(run)
+        assert instance.get_run_by_id(run.run_id).status is dg.DagsterRunStatus.FAILURE
+        assert shards(home, run.run_id) == [f"{run.run_id}.db"]
+
+
+def test_no_commit_waits_for_the_disk(home):
+    with dg.DagsterInstance.get() as instance:
+        run = instance.create_run_for_job(a_job)
+        events = instance.event_log_storage
+        for connect in (lambda: events.run_connection(run.run_id), events.index_connection):
+            with connect() as connection:
+                # 1 is NORMAL: at checkpoints only.
+                assert connection.execute(sa.text("PRAGMA synchronous")).scalar() == 1
+
+
+def test_a_failed_run_is_closed_as_well(home):
+    with dg.DagsterInstance.get() as instance:
+        run = instance.create_run_for_job(a_job)
+        instance.report_engine_event("said", run)
+        assert len(shards(home, run.run_id)) > 1
+        instance.report_run_failed(run)
+        assert shards(home, run.run_id) == [f"{run.run_id}.db"]
+
+
+def test_nothing_of_what_was_only_read_stays_open(home):
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    with dg.DagsterInstance.get() as writer, dg.DagsterInstance.get() as reader:
+        runs = [writer.create_run_for_job(a_job) for _ in range(12)]
+        for run in runs:
+            writer.report_engine_event("said", run)
+        counts = []
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(4):
+                reader.report_engine_event("read on", runs[0])
+                for run in runs[1:]:
+                    assert reader.all_logs(run.run_id)
+                counts.append(open_files())
+            assert len(set(counts)) == 1
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("left", ["nothing in it", "half made", "half written", "an old revision"])
@@ -166,7 +251,7 @@ def test_a_file_that_another_process_did_not_finish_is_made_whole(home, left):
         elif left == "half made":
             path.with_name(path.name + UNFINISHED).write_bytes(b"SQLite")
         else:
-            path.write_bytes(_empty_shard()[0])
+            path.write_bytes(empty_shard())
             with sqlite3.connect(path) as connection:
                 connection.execute("DELETE FROM alembic_version")
                 if left == "an old revision":
@@ -182,10 +267,10 @@ def test_a_file_that_another_process_did_not_finish_is_made_whole(home, left):
 
 def test_a_run_that_wrote_nothing_takes_little_room():
     """A page for each of Dagster's tables and indexes is 115 KB with SQLite's usual ones."""
-    assert len(_empty_shard()[0]) < 40_000
+    assert len(empty_shard()) < 40_000
 
 
-def test_a_table_that_comes_later_is_seen(home):
+def test_a_table_that_comes_later_is_seen_and_is_then_known(home, monkeypatch):
     with dg.DagsterInstance.get() as instance:
         storage = instance.event_log_storage
         assert not storage.has_table("later")
@@ -193,6 +278,10 @@ def test_a_table_that_comes_later_is_seen(home):
             connection.execute(sa.text("CREATE TABLE later (id INTEGER)"))
         assert storage.has_table("later")
         assert storage.has_table("asset_keys")
+        monkeypatch.setattr(
+            SqliteEventLogStorage, "has_table", lambda *_: pytest.fail("asked again")
+        )
+        assert storage.has_table("later")
 
 
 def test_a_directory_is_all_that_it_is_configured_with(tmp_path):

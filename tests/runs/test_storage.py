@@ -107,6 +107,7 @@ def test_the_shipped_file_watches_over_runs_and_keeps_quiet(home):
         assert instance.run_monitoring_poll_interval_seconds <= 5
         assert instance.run_monitoring_start_timeout_seconds <= 60
         assert instance.run_monitoring_cancel_timeout_seconds <= 60
+        assert 0 < instance.run_monitoring_max_runtime_seconds <= 3600
         settings = instance.get_settings("run_monitoring")
         assert settings["free_slots_after_run_end_seconds"] <= 60
         assert instance.python_log_level == "INFO"
@@ -114,6 +115,8 @@ def test_the_shipped_file_watches_over_runs_and_keeps_quiet(home):
         assert not instance.telemetry_enabled
         for kind in (InstigatorType.SCHEDULE, InstigatorType.SENSOR):
             kept = instance.get_tick_retention_settings(kind)
+            assert set(kept) == set(TickStatus)
             assert max(kept.values()) <= 30
             assert min(kept.values()) > 0
+            assert kept[TickStatus.SUCCESS] == 7
         assert instance.get_tick_retention_settings(InstigatorType.SENSOR)[TickStatus.SKIPPED] == 1

@@ -73,8 +73,14 @@ class PooledEventLog(SqliteEventLogStorage):
                 self._written = event.run_id
                 self._engines.pop(event.run_id, None)
             super().store_event(event)
-            # The web UI watches the file; what is written goes into SQLite's log beside it.
-            os.utime(self.path_for_shard(event.run_id))
+            path = self.path_for_shard(event.run_id)
+            try:
+                # The web UI watches the file; what is written goes into SQLite's log beside it.
+                os.utime(path)
+            except FileNotFoundError:
+                # Somebody has deleted the run. What still comes of it goes into a new file.
+                self._close_run()
+                self._initialized_dbs.discard(event.run_id)
             if event.is_dagster_event and event.dagster_event_type in _ENDS:
                 self._close_run()
 
@@ -101,9 +107,9 @@ class PooledEventLog(SqliteEventLogStorage):
             pool = QueuePool if shard in (INDEX_SHARD_NAME, self._written) else NullPool
             engine = _open(self.conn_string_for_shard(shard), pool)
         self._engines[shard] = engine  # the newest is the last
-        runs = [name for name in self._engines if name != INDEX_SHARD_NAME]
-        for name in runs[:-_SHARDS_KEPT]:
-            del self._engines[name]
+        others = [name for name in self._engines if name not in (INDEX_SHARD_NAME, self._written)]
+        for name in others[:-_SHARDS_KEPT]:
+            self._engines.pop(name).dispose()
         return engine
 
     def has_table(self, table_name: str) -> bool:
@@ -167,20 +173,20 @@ class PooledSqliteStorage(DagsterSqliteStorage):
 
 
 @cache
-def _empty_shard() -> tuple[bytes, str]:
-    """A run's file as Dagster makes it, and the revision that stands in it.
+def empty_shard() -> bytes:
+    """A run's file as Dagster makes it.
 
     For each file Dagster reads all its migrations, to learn which is the last: a tenth of what a
-    tick costs, in each process that opens the file.
+    tick costs. Here each process does that once, and a worker before it forks.
     """
     with TemporaryDirectory(prefix="zlh-") as directory:
         storage = SqliteEventLogStorage(directory)
-        with storage.run_connection("empty") as connection:
-            [revision] = connection.execute(_REVISION).scalars()
+        with storage.run_connection("empty"):
+            pass
         storage.dispose()
         path = Path(storage.path_for_shard("empty"))
         _with_small_pages(path)
-        return path.read_bytes(), revision
+        return path.read_bytes()
 
 
 def _with_small_pages(path: Path) -> None:
@@ -197,17 +203,18 @@ def _with_small_pages(path: Path) -> None:
 
 def _is_made(path: str, engine: sa.Engine) -> bool:
     """Whether a run's file is complete: one that is not there is made, whole or not at all."""
-    content, revision = _empty_shard()
     if not os.path.exists(path):
         made = f"{path}{UNFINISHED}"
-        with suppress(FileExistsError), open(made, "xb") as file:  # or another process is at it
-            file.write(content)
+        # Another process may be at it, or the file system has no links: Dagster makes it then.
+        with suppress(OSError), open(made, "xb") as file:
+            file.write(empty_shard())
             file.flush()
-            with suppress(FileExistsError):
+            os.fsync(file.fileno())
+            with suppress(OSError):
                 os.link(made, path)
             os.unlink(made)
     with engine.connect() as connection, suppress(sa.exc.OperationalError):
-        return connection.execute(_REVISION).scalars().all() == [revision]
+        return bool(connection.execute(_REVISION).scalars().all())
     return False
 
 

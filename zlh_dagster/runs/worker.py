@@ -40,6 +40,7 @@ from zlh_dagster.runs.broker import (
 )
 from zlh_dagster.runs.launcher import TERMINATE_SECONDS
 from zlh_dagster.runs.locks import WORKER, Held, RunLocks
+from zlh_dagster.runs.sqlite import empty_shard
 
 _IMPORTED_LATE = (
     "fsspec.implementations.local",
@@ -116,6 +117,7 @@ def warm_up() -> None:
     defs.get_repository_def().get_all_jobs()
     with DagsterInstance.ephemeral() as instance:
         _nothing.execute_in_process(instance=instance, run_config=_SILENTLY)
+    empty_shard()
     gc.collect()
     gc.freeze()
 

@@ -44,7 +44,8 @@ def _refuse_tables(engine: sa.Engine) -> None:
     if there:
         raise NotUpgraded(
             f"{', '.join(there)}: they are there, but not their revision in {VERSION_TABLE}: put"
-            " that table back from the same dump (docs/deployment.md: Dump and restore)"
+            " that table back from the same dump (docs/deployment.md: Dump and restore); or, if an"
+            " upgrade was interrupted and they are empty, drop them"
         )
 
 
