@@ -269,6 +269,11 @@ def test_each_outcome_says_what_and_why():
         ),
         (
             Action.REVERT,
+            "cloudflare A mc-5000 to what it was before the repair",
+            ("could not set back", "set back", "would set back"),
+        ),
+        (
+            Action.DNS_REPUBLISH,
             "cloudflare A mc-5000 (was wrong)",
             ("could not put back", "put back", "would put back"),
         ),

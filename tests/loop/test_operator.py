@@ -3,6 +3,7 @@
 import json
 from datetime import datetime, timedelta, timezone
 
+import dagster as dg
 import pytest
 from rich.console import Console
 
@@ -302,6 +303,16 @@ def test_a_pause_of_more_than_ten_years_is_refused_before_it_begins(zlh, loop, t
 def test_a_pause_of_ten_years_begins(zlh, loop):
     assert zlh("pause", "--for", "3650d").exit_code == 0
     assert set(loop.services.gate.kept_pauses()) == {"everything"}
+
+
+def test_a_revert_says_what_it_does_and_its_run_is_found_by_the_server(zlh, loop, wrong):
+    loop.minute()
+    [event] = loop.services.ledger.events()
+    said = f"set back cloudflare A {HOST} to what it was before the repair"
+    assert f"5000 dry run: would {said}" in zlh("revert", event["id"]).output.replace("_", " ")
+    assert f"5000 succeeded: {said}" in zlh("revert", event["id"], "--live").output
+    with dg.DagsterInstance.get() as instance:
+        assert {run.tags["zlh/vmid"] for run in instance.get_runs()} == {"5000"}
 
 
 @pytest.mark.parametrize("beginning", ["", " "])

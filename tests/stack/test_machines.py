@@ -47,7 +47,8 @@ class Machine:
         with self.log(part).open("wb") as log:
             process = subprocess.Popen(
                 [BIN / "zlh", "serve", part],
-                env=self.environment,
+                # Relative to the directory in which it was started, as the default is.
+                env={**self.environment, "DAGSTER_HOME": self.home.name},
                 cwd=self._stack.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

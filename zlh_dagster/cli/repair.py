@@ -79,6 +79,8 @@ def repair(
         "requested_by": OPERATOR,
         "live": live,
     }
+    row = services.ledger.event(target) if target is not None and vmid is None else None
+    about = str(vmid or (row or {}).get("vmid") or target)
     with dg.DagsterInstance.get() as instance:
         result = (
             build(services)
@@ -91,7 +93,7 @@ def repair(
                 },
                 instance=instance,
                 raise_on_error=False,
-                tags={REQUESTED_BY_TAG: OPERATOR, "zlh/vmid": str(vmid or target)},
+                tags={REQUESTED_BY_TAG: OPERATOR, "zlh/vmid": about},
             )
         )
     standby = _output(result, "take_lease", STANDBY)

@@ -45,8 +45,10 @@ def run(settings: Settings, part: Part, *, say: Callable[[str], None]) -> NoRetu
         os.set_inheritable(lock.fileno(), True)
     prepare(settings, {"python_module": {"module_name": MODULE, "location_name": LOCATION}}, say)
     say(f"{part.value} starts")
+    # Before the directory changes: a path that is not absolute is one of this directory.
+    program, environment = command(settings, part), environment_of(settings)
     os.chdir(settings.home)
-    os.execve(sys.executable, command(settings, part), environment_of(settings))  # noqa: S606
+    os.execve(sys.executable, program, environment)  # noqa: S606
 
 
 def command(settings: Settings, part: Part) -> list[str]:

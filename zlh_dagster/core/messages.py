@@ -45,6 +45,7 @@ _DOES = {
     Action.CLEAR_STALE_OPERATION_LOCK: ("close", "closed"),
     Action.FAIL_STUCK_PROVISIONING: ("close", "closed"),
     Action.STOP_SUSPENDED_WORKLOAD: ("stop", "stopped"),
+    Action.REVERT: ("set back", "set back"),
 }
 """What an action does and did; every other one puts records back."""
 
@@ -158,6 +159,8 @@ def what_was_done(outcome: RepairOutcome) -> str:
         Status.FAILED: f"could not {does}",
     }
     changes = "; ".join(outcome.changes)
+    if outcome.action is Action.REVERT:
+        changes = changes.replace(" (was wrong)", " to what it was before the repair")
     return changes and f"{verbs.get(outcome.status, '')} {changes}".strip()
 
 
