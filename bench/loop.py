@@ -6,7 +6,7 @@ from bench.harness import Benchmark, Figure, Result, number
 from bench.loop_rounds import COLD, WARM, measure
 
 ROUNDS, SMALL_ROUNDS = 10, 1
-PAIRS, SMALL_PAIRS = 3, 1
+MINUTES, SMALL_MINUTES = 5, 2
 SECONDS_AIM, RATIO_AIM = 5.0, 4.0
 PROCESSOR_AIM, IDLE_AIM = 0.5, 10.0
 
@@ -14,7 +14,7 @@ PROCESSOR_AIM, IDLE_AIM = 0.5, 10.0
 def run(small: bool) -> Result:
     """Repairs in turn, and what minutes with a tick and without one cost."""
     rounds = SMALL_ROUNDS if small else ROUNDS
-    m = measure(rounds, SMALL_PAIRS if small else PAIRS)
+    m = measure(rounds, SMALL_MINUTES if small else MINUTES)
     warm, cold = m[WARM], m[COLD]
     of = f"of {rounds}"
     repair, tick = "tick to verified repair", "processor time of a tick, whole stack"

@@ -19,7 +19,7 @@ from zlh_dagster.sandbox.fleet import game_vmid
 SERVERS = 20
 WARM, COLD = "celery", "default"
 LAUNCHERS = (WARM, COLD)
-_TURN_AT = 40.0
+_TURN_AT = 20.0
 """Second at which one minute's count ends and the next begins: the minute's tick is long over, and
 the sensor does not wait for the next one yet."""
 
@@ -27,18 +27,15 @@ _MINUTE = 60.0
 _TO_STOP = 1.0
 """Seconds of it in which the schedule is stopped again."""
 
-_AFTER_THE_LAST = 20.0
-"""Second at which a tick of the minute's schedule is long over."""
-
 _REPAIR_SECONDS = 110.0
 
 
-def measure(rounds: int, pairs: int) -> dict[str, Any]:
+def measure(rounds: int, minutes: int) -> dict[str, Any]:
     """Seconds and processor seconds of both.
 
     Args:
         rounds: How many repairs.
-        pairs: How many minutes with ticks, and as many without.
+        minutes: How many minutes, the first with a tick, the second without, and so on.
     """
     with ExitStack() as stack:
         loops: dict[str, Controller] = {}
@@ -57,11 +54,10 @@ def measure(rounds: int, pairs: int) -> dict[str, Any]:
         samples: dict[str, dict[str, list[float]]] = {
             launcher: {"repair": [], "with_tick": [], "without": []} for launcher in LAUNCHERS
         }
-        for _ in range(pairs):
-            for kind in ("with_tick", "without"):
-                for launcher, seconds in _minute(loops, ticks=kind == "with_tick").items():
-                    samples[launcher][kind].append(seconds)
-        _sleep_until(_AFTER_THE_LAST)
+        for minute in range(minutes):
+            ticks = minute % 2 == 0
+            for launcher, seconds in _minute(loops, ticks=ticks).items():
+                samples[launcher]["with_tick" if ticks else "without"].append(seconds)
         for number in range(rounds):
             for launcher, loop in loops.items():
                 samples[launcher]["repair"].append(_repaired(loop, _minecraft(number)))
@@ -96,12 +92,12 @@ def summary(samples: dict[str, list[float]]) -> dict[str, float | None]:
 
     Returns:
         Among others ``tick_processor`` and ``tick_give_or_take``, the standard error of that
-        difference of two means; null for fewer than two pairs.
+        difference of two means; null for fewer than two minutes of a kind.
     """
     ticks, idle = samples["with_tick"], samples["without"]
     spread = None
-    if len(idle) > 1:
-        spread = ((statistics.variance(ticks) + statistics.variance(idle)) / len(idle)) ** 0.5
+    if min(len(ticks), len(idle)) > 1:
+        spread = sum(statistics.variance(kind) / len(kind) for kind in (ticks, idle)) ** 0.5
     return {
         "repair_median": statistics.median(samples["repair"]),
         "repair_worst": max(samples["repair"]),

@@ -147,11 +147,12 @@ def breaker_incident(name: str) -> str:
 
 def breaker_finding(name: str, breaker: Breaker) -> Finding:
     """The incident of an open breaker."""
+    why = describe(breaker)
     return Finding(
         incident=breaker_incident(name),
         severity=Severity.CRITICAL,
         title=f"Breaker open: {name.replace(':', ' ')}",
-        text=f"{describe(breaker)}. To close it at once: zlh breakers reset {name}",
+        text=f"{why[:1].upper()}{why[1:]}. To close it at once: zlh breakers reset {name}",
     )
 
 
