@@ -171,3 +171,19 @@ def test_a_limit_that_cannot_be_read_is_waited_for_as_long_as_any(body, monkeypa
     monkeypatch.setattr(discord_module.time, "sleep", pauses.append)
     discord_that_says(body, 429).send(Message(Severity.INFO, "t", ()))
     assert pauses == [LONGEST_WAIT] * 2
+
+
+@pytest.mark.parametrize(
+    ("surface", "verdict"),
+    [
+        ("cloudflare", {"success": True, "errors": [], "result": {}}),
+        ("technitium", {"status": "ok", "response": {}}),
+        ("velocity", {}),
+    ],
+)
+def test_a_good_verdict_under_a_bad_status_is_no_success(surface, verdict):
+    """A proxy in between may answer for the system, or change what it says."""
+    client = client_of(surface, answering(httpx.Response(400, json=verdict)))
+    with pytest.raises(EdgeError, match="HTTP 400"):
+        client.apply(CHANGES[surface])
+    client.close()

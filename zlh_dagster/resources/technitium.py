@@ -161,6 +161,8 @@ def _verdict(status: int, answer: Any, redactor: Redactor) -> Any:
     if not isinstance(answer, dict) or "status" not in answer:
         raise Unreachable(f"technitium: HTTP {status} without a verdict")
     if answer["status"] == "ok":
+        if status >= 400:
+            raise Rejected(f"technitium: HTTP {status}, which its verdict 'ok' contradicts")
         return answer
     if answer["status"] == "invalid-token":
         raise Unauthorized("technitium: the token is not valid")
