@@ -47,6 +47,14 @@ def elsewhere(url):
         process.stdout.close()
 
 
+def gone(locks, name):
+    """PostgreSQL gives a lock back when it notices that the connection was closed: soon."""
+    give_up = time.monotonic() + 10
+    while locks.held(name):
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
 def test_a_lock_is_free_held_and_free_again(url):
     locks = SharedLocks(url, "d")
     assert not locks.held("a")
@@ -54,7 +62,7 @@ def test_a_lock_is_free_held_and_free_again(url):
         assert locks.held("a")
         assert locks.holder("a") == os.getpid()
         assert not locks.held("b")
-    assert not locks.held("a")
+    gone(locks, "a")
     assert locks.holder("a") is None
 
 
@@ -116,7 +124,7 @@ def test_a_lock_that_is_kept_outlives_the_connection_that_held_it(url, monkeypat
             assert time.monotonic() < give_up
             time.sleep(0.05)
         assert locks.holder(WORKER) == os.getpid()
-    assert not locks.held(WORKER)
+    gone(locks, WORKER)
     admin.dispose()
 
 
