@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from tests.stack.stack import free_port
 from zlh_dagster.resources import database
 from zlh_dagster.resources.ledger import Ledger
 from zlh_dagster.resources.redis import answers, server_program
@@ -154,13 +154,6 @@ class Deployment:
             )
         self.processes.append(process)
         return process
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def until(look: Callable[[], _T], *, seconds: float, what: str) -> _T:

@@ -56,7 +56,5 @@ def mixed(results: dict[str, Any], names: Iterable[str]) -> str | None:
     if missing:
         return f"not measured: {', '.join(missing)}"
     newest = max(benchmarks.values(), key=lambda one: str(one["measured_at"])).get("run", "")
-    others = sorted(
-        name for name, one in benchmarks.items() if newest is None or one.get("run") != newest
-    )
+    others = sorted(name for name, one in benchmarks.items() if one.get("run") != newest)
     return f"of another run than the newest: {', '.join(others)}" if others else None

@@ -252,14 +252,25 @@ def test_the_embedded_redis_is_not_asked_for_the_platforms_queues(doctor, platfo
     assert "ZLH_BULLMQ_PREFIX" not in found
 
 
-def test_a_misspelt_setting_is_named_with_the_one_that_is_meant(doctor, monkeypatch, tmp_path):
+@pytest.fixture
+def settings_file(monkeypatch, tmp_path):
+    """Makes the file that settings are read from, for its owner alone."""
+
+    def make(text):
+        file = tmp_path / ".env"
+        file.write_text(text)
+        file.chmod(0o600)
+        monkeypatch.setitem(Settings.model_config, "env_file", str(file))
+        return file
+
+    return make
+
+
+def test_a_misspelt_setting_is_named_with_the_one_that_is_meant(doctor, monkeypatch, settings_file):
     """From the environment and from the file; other programs' names are not."""
     monkeypatch.setenv("ZLH_REPAIRMODE", "live")
     monkeypatch.setenv("ZLH_VERSION", "1.2.3")
-    file = tmp_path / "settings"
-    file.write_text("CLOUDFLARE_API_TOKN=x\nPOSTGRES_PASSWORD=y\n")
-    file.chmod(0o600)
-    monkeypatch.setitem(Settings.model_config, "env_file", str(file))
+    settings_file("CLOUDFLARE_API_TOKN=x\nPOSTGRES_PASSWORD=y\n")
     status, found = doctor()
     assert set(found) - EVERYTHING == {"ZLH_REPAIRMODE", "CLOUDFLARE_API_TOKN"}
     for name, meant in (
@@ -273,11 +284,9 @@ def test_a_misspelt_setting_is_named_with_the_one_that_is_meant(doctor, monkeypa
 
 
 @pytest.mark.parametrize("port", ["3000", "70000"])
-def test_a_file_of_settings_that_others_may_read_is_noted(doctor, monkeypatch, tmp_path, port):
+def test_a_file_of_settings_that_others_may_read_is_noted(doctor, settings_file, port):
     """Also where a setting cannot be used."""
-    file = tmp_path / ".env"
-    file.write_text("PROXMOX_TOKEN_SECRET=x\n")
-    monkeypatch.setitem(Settings.model_config, "env_file", str(file))
+    file = settings_file("PROXMOX_TOKEN_SECRET=x\n")
     for mode, noted in ((0o644, True), (0o640, True), (0o600, False)):
         file.chmod(mode)
         _, found = doctor(ZLH_WEB_PORT=port)
@@ -287,13 +296,10 @@ def test_a_file_of_settings_that_others_may_read_is_noted(doctor, monkeypatch, t
             assert found[".env"][0]["todo"] == f"chmod 600 {file}"
 
 
-def test_an_unknown_setting_in_the_file_is_noted(doctor, monkeypatch, tmp_path):
+def test_an_unknown_setting_in_the_file_is_noted(doctor, monkeypatch, settings_file):
     """The environment is other programs' as well."""
     monkeypatch.setenv("DISCORD_BOT_NAME", "x")
-    file = tmp_path / "settings"
-    file.write_text("CLOUDFLARE_ACCOUNT=x\nproxmox_verify_ssl=0\nTZ=UTC\nZLH_RUN_LAUNCHER=celery\n")
-    file.chmod(0o600)
-    monkeypatch.setitem(Settings.model_config, "env_file", str(file))
+    settings_file("CLOUDFLARE_ACCOUNT=x\nproxmox_verify_ssl=0\nTZ=UTC\nZLH_RUN_LAUNCHER=celery\n")
     status, found = doctor()
     assert status == 0
     assert set(found) - EVERYTHING == {"CLOUDFLARE_ACCOUNT", "PROXMOX_VERIFY_SSL"}

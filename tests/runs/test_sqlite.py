@@ -87,9 +87,6 @@ def test_several_threads_and_processes_write_at_once(home):
 
 
 def test_open_files_do_not_grow_with_the_runs(home):
-    def open_files() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
     with dg.DagsterInstance.get() as instance:
         a_job.execute_in_process(instance=instance)
         before = open_files()
@@ -133,6 +130,10 @@ def test_only_the_run_that_was_written_last_is_open(home):
         assert left == {runs[0].run_id}
         assert [len(instance.all_logs(run.run_id)) for run in runs] == [2, 1, 1]
     assert [shards(home, run.run_id) for run in runs] == [[f"{run.run_id}.db"] for run in runs]
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 def shards(home, run_id):
@@ -219,9 +220,6 @@ def test_a_failed_run_is_closed_as_well(home):
 
 
 def test_nothing_of_what_was_only_read_stays_open(home):
-    def open_files() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
     with dg.DagsterInstance.get() as writer, dg.DagsterInstance.get() as reader:
         runs = [writer.create_run_for_job(a_job) for _ in range(12)]
         for run in runs:
