@@ -21,13 +21,15 @@ def measure(servers: int) -> dict[str, Any]:
     """Compare and judge one fleet; the snapshots were read from Parquet before the clock starts."""
     with tempfile.TemporaryDirectory() as directory:
         tick = worlds.tick(servers, Path(directory))
-    times = 2 if servers > 100_000 else 5
+    times, times_judged = (2, 1) if servers > 100_000 else (5, 5)
     before = _peak()
     rows = [snapshot.rows for snapshot in tick.surfaces.values() if len(snapshot.rows)]
     observed = pd.concat(rows, ignore_index=True)
     comparing = clock(lambda: compare(tick.desired.rows, observed), times=times)
     compared = _peak()
-    judging = clock(lambda: judge(tick, edge=worlds.EDGE, policy=PolicyConfig()), times=times)
+    judging = clock(
+        lambda: judge(tick, edge=worlds.EDGE, policy=PolicyConfig()), times=times_judged
+    )
     return {
         "servers": servers,
         "records": len(tick.desired.rows),

@@ -6,7 +6,7 @@ from bench.harness import Benchmark, Figure, Result, number
 from bench.loop_rounds import COLD, WARM, measure
 
 ROUNDS, SMALL_ROUNDS = 10, 1
-MINUTES, SMALL_MINUTES = 5, 2
+MINUTES, SMALL_MINUTES = 4, 2
 SECONDS_AIM, RATIO_AIM = 5.0, 4.0
 PROCESSOR_AIM, IDLE_AIM = 0.5, 10.0
 

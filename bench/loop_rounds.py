@@ -8,6 +8,7 @@ both at the same time.
 
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -27,7 +28,7 @@ _MINUTE = 60.0
 _TO_STOP = 1.0
 """Seconds of it in which the schedule is stopped again."""
 
-_REPAIR_SECONDS = 110.0
+_REPAIR_SECONDS, _FIRST_TICK_SECONDS = 110.0, 120.0
 
 
 def measure(rounds: int, minutes: int) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def measure(rounds: int, minutes: int) -> dict[str, Any]:
             loop.rest()
             loop.resume()
         # The first tick of all is not counted: whatever is loaded late is loaded then.
-        _sleep_until(0.0)
+        until(_all_ticked(loops), seconds=_FIRST_TICK_SECONDS, what="the first tick of both")
         _sleep_until(_TURN_AT)
         for loop in loops.values():
             loop.rest()
@@ -62,6 +63,10 @@ def measure(rounds: int, minutes: int) -> dict[str, Any]:
             for launcher, loop in loops.items():
                 samples[launcher]["repair"].append(_repaired(loop, _minecraft(number)))
     return {"samples": samples, **{launcher: summary(s) for launcher, s in samples.items()}}
+
+
+def _all_ticked(loops: dict[str, Controller]) -> Callable[[], bool]:
+    return lambda: all(loop.ticks() for loop in loops.values())
 
 
 def _minute(loops: dict[str, Controller], *, ticks: bool) -> dict[str, float]:

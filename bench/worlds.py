@@ -83,9 +83,9 @@ def listing(
         wanted.append(part)
         listed = _drifted(rows, chosen, kinds)
         if strangers:
-            listed = pd.concat([listed, _strangers(rows)], ignore_index=True)
+            listed = _stacked([listed, _strangers(rows)])
         found.append(listed.sample(frac=1, random_state=1, ignore_index=True))
-    desired = pd.concat(wanted, ignore_index=True).astype(DESIRED_COLUMNS)
+    desired = _stacked(wanted).astype(DESIRED_COLUMNS)
     return Listing(desired, found[0], found[-1], drifting)
 
 
@@ -119,7 +119,16 @@ def _drifted(rows: pd.DataFrame, chosen: list[int], kinds: tuple[str, ...]) -> p
     rows.loc[by_kind["disabled"], "disabled"] = True
     twins = rows.loc[by_kind["duplicate"]]
     twins = twins.assign(content=twins["type"].map(OTHER[2]), record_id="twin")
-    return pd.concat([rows.drop(index=by_kind["missing"]), twins], ignore_index=True)
+    return _stacked([rows.drop(index=by_kind["missing"]), twins])
+
+
+def _stacked(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """Frames of the same columns on top of each other, column by column.
+
+    All columns at once pandas asks of each single value whether it is missing.
+    """
+    columns = {name: pd.concat([part[name] for part in parts]) for name in parts[0]}
+    return pd.DataFrame(columns).reset_index(drop=True)
 
 
 def _strangers(rows: pd.DataFrame) -> pd.DataFrame:
