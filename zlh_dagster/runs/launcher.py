@@ -36,6 +36,9 @@ TAKEN_SECONDS = 1.0
 TERMINATE_SECONDS = 10.0
 """Between asking a run to end and ending its process; a write gives up before that."""
 
+LOOK_SECONDS = 2.0
+"""A worker on another machine looks so often whether a run of its own is to end."""
+
 
 class WarmRunLauncher(CeleryRunLauncher):
     """Starts runs in the warm worker, and cold while there is no worker or no Redis.
@@ -113,15 +116,23 @@ class WarmRunLauncher(CeleryRunLauncher):
             return bool(self._cold.terminate(run_id))  # type: ignore[no-untyped-call]
         self._instance.report_run_canceling(run)
         pid = self._locks.holder(run_id)
-        if pid is None:
-            # On another machine: its worker looks whether the run is to end.
-            return bool(self._locks.held(run_id))
-        os.kill(pid, signal.SIGTERM)
-        give_up = time.monotonic() + TERMINATE_SECONDS
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+            if not self._ended(run_id, within=TERMINATE_SECONDS):
+                os.kill(pid, signal.SIGKILL)
+            return True
+        if not self._locks.held(run_id):
+            return False
+        # On another machine, whose worker looks: whoever asks may fail the run right after this.
+        self._ended(run_id, within=TERMINATE_SECONDS + 2 * LOOK_SECONDS)
+        return True
+
+    def _ended(self, run_id: str, *, within: float) -> bool:
+        """Waits until nobody executes a run, for so many seconds at most."""
+        give_up = time.monotonic() + within
         while self._locks.held(run_id):
             if time.monotonic() > give_up:
-                os.kill(pid, signal.SIGKILL)
-                break
+                return False
             time.sleep(0.1)
         return True
 

@@ -38,7 +38,7 @@ from zlh_dagster.runs.broker import (
     celery_config,
     takes_runs,
 )
-from zlh_dagster.runs.launcher import TERMINATE_SECONDS
+from zlh_dagster.runs.launcher import LOOK_SECONDS, TERMINATE_SECONDS
 from zlh_dagster.runs.locks import WORKER, Held, RunLocks
 from zlh_dagster.runs.sqlite import empty_shard
 
@@ -49,7 +49,6 @@ _IMPORTED_LATE = (
     "upath",
     "zlh_dagster.runs.storage",
 )
-_LOOK_SECONDS = 2.0
 _SILENTLY = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _log = logging.getLogger(__name__)
 
@@ -152,17 +151,24 @@ def _signals_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ended_on_request(run_id: str) -> Iterator[None]:
-    """Ends this process's run when Dagster's storage says that it is to end."""
+    """Ends this process's run when Dagster's storage says that it is to end, or was given up.
+
+    A run that fails of itself is found as failed, too, while it puts its things away: what counts
+    is that it is found so twice.
+    """
     over = threading.Event()
 
     def look() -> None:
-        while not over.wait(_LOOK_SECONDS):
+        given_up = False
+        while not over.wait(LOOK_SECONDS):
             try:
                 run = _instance().get_run_by_id(run_id)
             except Exception as error:  # noqa: BLE001 - looks again; the run itself goes on
                 _log.warning("whether %s is to end is not known: %s", run_id, type(error).__name__)
                 continue
-            if run is None or run.status is DagsterRunStatus.CANCELING:
+            before, given_up = given_up, run is not None and run.is_failure_or_canceled
+            to_end = run is None or run.status is DagsterRunStatus.CANCELING
+            if to_end or (before and given_up):
                 os.kill(os.getpid(), signal.SIGTERM)
                 if not over.wait(TERMINATE_SECONDS):
                     os.kill(os.getpid(), signal.SIGKILL)
