@@ -17,7 +17,8 @@ from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
 from dagster._core.storage.runs.schema import RunStorageSqlMetadata
 from dagster._core.storage.schedules.schema import JobTickTable
 
-_EVENTS = ("event_logs", "asset_event_tags", "asset_check_executions")
+_LOGGED = "event_logs"
+_EVENTS = (_LOGGED, "asset_event_tags", "asset_check_executions")
 _NAMES_AN_EVENT = ("event_id", "evaluation_event_storage_id", "materialization_event_storage_id")
 _APART = 0.001
 """Seconds between the copies of one run: retention tells runs apart by when they ended."""
@@ -58,6 +59,9 @@ class Copies:
         if not times:
             return
         others = [str(uuid.uuid4()) for _ in range(times)]
+        logged = next(n for n, (_, table) in enumerate(self._places) if table.name == _LOGGED)
+        last_event = self._marks[logged]
+        events = _newest(*self._places[logged]) - last_event
         for (connect, table), mark in zip(self._places, self._marks, strict=True):
             with connect() as connection:
                 query = sa.select(table).where(table.c.id > mark).order_by(table.c.id)
@@ -66,7 +70,13 @@ class Copies:
                     continue
                 span = rows[-1]["id"] - mark
                 copies = [
-                    _copy(row, run_id, other, shift=span * n, later=_APART * n)
+                    _copy(
+                        row,
+                        {run_id: other},
+                        shift=span * n,
+                        shift_of_events=(last_event, events * n),
+                        later=_APART * n,
+                    )
                     for n, other in enumerate(others, start=1)
                     for row in rows
                 ]
@@ -87,15 +97,24 @@ def _newest(connect: _Connect, table: sa.Table) -> int:
 
 
 def _copy(
-    row: dict[str, Any], run_id: str, other: str, *, shift: int, later: float
+    row: dict[str, Any],
+    names: dict[str, str],
+    *,
+    shift: int,
+    shift_of_events: tuple[int, int],
+    later: float,
 ) -> dict[str, Any]:
+    """A row as of another run; what it says of events newer than the mark is said of the copies."""
+    [(run_id, other)] = names.items()
+    mark, further = shift_of_events
     copy: dict[str, Any] = {
         name: value.replace(run_id, other) if isinstance(value, str) else value
         for name, value in row.items()
     }
-    for name in ("id", *_NAMES_AN_EVENT):
-        if copy.get(name) is not None:
-            copy[name] += shift
+    copy["id"] += shift
+    for name in _NAMES_AN_EVENT:
+        if (copy.get(name) or 0) > mark:
+            copy[name] += further
     for name in ("start_time", "end_time"):
         if copy.get(name) is not None:
             copy[name] += later

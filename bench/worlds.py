@@ -144,8 +144,8 @@ def _strangers(rows: pd.DataFrame) -> pd.DataFrame:
     return records_frame([{**row, "surface": surface, "record_id": row["name"]} for row in given])
 
 
-def tick(servers: int, directory: Path) -> Tick:
-    """The same fleet as one whole tick, written as Parquet and read back as the sensor does."""
+def write_tick(servers: int, directory: Path) -> None:
+    """Writes the same fleet as the snapshots of one whole tick."""
     world = listing(servers)
     store = SnapshotStore(str(directory))
     frames = {
@@ -164,7 +164,11 @@ def tick(servers: int, directory: Path) -> Tick:
         store.write(Snapshot(source, TICK, _NOW, Outcome.OBSERVED, rows))
     for source, rows in nothing.items():
         store.write(Snapshot(source, TICK, _NOW, Outcome.OFF, rows, "off"))
-    return load_tick(store, TICK)
+
+
+def read_tick(directory: Path) -> Tick:
+    """That tick, as the sensor reads it."""
+    return load_tick(SnapshotStore(str(directory)), TICK)
 
 
 def _payloads(servers: int) -> pd.DataFrame:

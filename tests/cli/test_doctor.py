@@ -170,6 +170,19 @@ def test_what_cannot_be_reached_is_named(doctor):
     assert "CLOUDFLARE_API_BASE" in wrong["todo"]
 
 
+def test_snapshots_elsewhere_are_looked_for(doctor, tmp_path):
+    status, found = doctor(ZLH_SNAPSHOT_URL=f"file://{tmp_path}/shared")
+    assert (status, [f["got"] for f in found["ZLH_SNAPSHOT_URL"]]) == (0, ["nothing yet"])
+    assert not (tmp_path / "shared").exists()
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "t1").touch()
+    _, found = doctor(ZLH_SNAPSHOT_URL=f"file://{tmp_path}/shared")
+    assert found["ZLH_SNAPSHOT_URL"][0]["got"] == "there are snapshots"
+    status, found = doctor(ZLH_SNAPSHOT_URL="ftp://127.0.0.1:1/snapshots")
+    assert (status, set(problems(found))) == (1, {"ZLH_SNAPSHOT_URL"})
+    assert "credentials" in problems(found)["ZLH_SNAPSHOT_URL"]["todo"]
+
+
 def test_an_address_that_is_not_the_bridges_names_its_setting(doctor, platform):
     url = f"{platform.environment()['VELOCITY_URL']}/zpack"
     _, found = doctor(VELOCITY_URL=url)

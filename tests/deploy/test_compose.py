@@ -107,7 +107,9 @@ def test_the_example_settings_load_and_lead_to_the_services(monkeypatch, tmp_pat
     assert sa.make_url(settings.redis_url).host in SERVICES
     assert settings.zlh_repair_mode == "dry-run"
     mounts = [volume.partition(":")[2] for volume in SERVICES["worker"]["volumes"]]
-    assert settings.snapshot_url in mounts
+    folder, _, deployment = settings.snapshot_url.rpartition("/")
+    assert folder in mounts
+    assert deployment == settings.zlh_deployment
     published = SERVICES["web"]["ports"][0]
     assert published.endswith(f":{settings.zlh_web_port}")
 

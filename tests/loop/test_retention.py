@@ -4,6 +4,7 @@ from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import TickStatus
 
@@ -72,6 +73,12 @@ def test_what_happened_is_kept_and_what_did_not_goes(loop, store, sandbox):
     kept |= {repair.run_id, newest(loop)}
     kept_ticks |= {newest(loop)}
     loop.minute()
+    # The same once more: no new drift, but this tick has asked for a repair as well.
+    sandbox.edge.cloudflare.remove(sandbox.edge.cloudflare.named(SRV)[0].id)
+    [again] = loop.minute()
+    assert EVENTFUL_TAG not in loop.instance.get_run_by_id(newest(loop)).tags
+    kept |= {again.run_id, newest(loop)}
+    kept_ticks |= {newest(loop)}
 
     add_orphan(sandbox)
     [told] = loop.minute()
@@ -85,7 +92,7 @@ def test_what_happened_is_kept_and_what_did_not_goes(loop, store, sandbox):
     repairing = begun(loop, "level1_repair")
     kept |= {failed.run_id, running.run_id, repairing.run_id}
     everything = store.runs_named_anywhere()
-    assert len(everything) == 12
+    assert len(everything) == 14
 
     assert retain(store.instance, loop.services, now=later(hours=23)).counts["runs"] == 0
     assert store.runs_named_anywhere() == everything
@@ -222,6 +229,36 @@ def test_runs_of_jobs_that_are_not_ours_are_not_touched(loop, store):
     run = theirs.execute_in_process(instance=store.instance)
     retain(store.instance, loop.services, now=later(days=365))
     assert store.runs_named_anywhere() == {run.run_id}
+
+
+def test_assets_that_somebody_materialized_go_like_a_tick(loop, store):
+    job = loop.definitions.resolve_implicit_global_asset_job_def()
+    assert job.name == IMPLICIT_ASSET_JOB_NAME
+    observed = loop.definitions.resolve_job_def("observe").asset_layer.executable_asset_keys
+    done = job.execute_in_process(instance=store.instance, asset_selection=list(observed))
+    assert done.success
+    assert done.run_id in ticks_on_disk(loop.services)
+    retain(store.instance, loop.services, now=later(hours=25))
+    assert store.runs_named_anywhere() == set()
+    assert ticks_on_disk(loop.services) == set()
+
+
+def test_snapshots_of_another_deployment_are_not_touched(platform, loop, store, sandbox, tmp_path):
+    """Both write to one place, as where one stands by for the other."""
+    given = {"ZLH_SNAPSHOT_URL": f"file://{tmp_path}/shared"}
+    leads = platform.services(**given, ZLH_DEPLOYMENT="leads")
+    stands_by = platform.services(**given, ZLH_DEPLOYMENT="stands-by")
+    leading = Loop(leads, store.instance)
+    sandbox.edge.cloudflare.remove(sandbox.edge.cloudflare.named(SRV)[0].id)
+    [repair] = leading.minute()
+    assert repair.success
+    kept = ticks_on_disk(leads)
+    assert kept == {newest(leading)}
+    with stored("sqlite", tmp_path / "standby") as other:
+        retain(other.instance, stands_by, now=later(hours=25))
+    retain(store.instance, leads, now=later(hours=25))
+    assert ticks_on_disk(leads) == kept
+    assert leads.snapshots.read("cloudflare_records", newest(leading)).observed
 
 
 class TestTheJob:

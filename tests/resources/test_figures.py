@@ -1,6 +1,7 @@
 """Counts of each hour, for the digest."""
 
 from datetime import datetime, timedelta, timezone
+from itertools import count
 
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from zlh_dagster.resources.figures import KEPT_SECONDS, Figures
 from zlh_dagster.resources.redis import RedisUnavailable, connect
 
 EIGHT = datetime(2030, 1, 2, 8, tzinfo=timezone.utc)
+_NAMES = (f"tick {n}" for n in count())
 SEEN, UNSEEN, OFF = Outcome.OBSERVED, Outcome.UNOBSERVED, Outcome.OFF
 
 
@@ -29,9 +31,12 @@ def figures(redis):
 
 
 def tick(**outcomes):
+    """Another tick each time."""
+    name = next(_NAMES)
+
     def snap(source):
         outcome = outcomes.get(source, OFF)
-        return Snapshot(source, "tick", EIGHT, outcome, records_frame([]))
+        return Snapshot(source, name, EIGHT, outcome, records_frame([]))
 
     return Tick(
         payloads=snap("persisted_payloads"),
@@ -71,6 +76,16 @@ def test_ticks_are_counted_with_what_was_on_and_what_was_seen(figures):
         "on:containers": 2,
         "seen:containers": 1,
     }
+
+
+def test_a_tick_that_is_judged_twice_is_counted_once(figures):
+    judged_twice = tick(cloudflare_records=SEEN)
+    figures.count(judged_twice, drift("a"), now=EIGHT)
+    once = day(figures)
+    figures.count(judged_twice, drift("a"), now=EIGHT)
+    assert day(figures) == once
+    figures.count(tick(cloudflare_records=SEEN), drift("a"), now=EIGHT)
+    assert day(figures)["ticks"] == 2
 
 
 def test_a_drift_counts_once_while_it_lasts_and_again_when_it_comes_back(figures):

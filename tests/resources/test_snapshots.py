@@ -5,10 +5,12 @@ import threading
 import uuid
 from datetime import datetime, timedelta, timezone
 
+import fsspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.core.builders import container, desired, platform
 from zlh_dagster.core.compare import compare, empty_drift
@@ -29,6 +31,43 @@ def store(request, tmp_path) -> SnapshotStore:
     if request.param == "local":
         return SnapshotStore(str(tmp_path / "snapshots"))
     return SnapshotStore(f"memory://{uuid.uuid4().hex}")
+
+
+class Remembers(MemoryFileSystem):
+    """Lists a folder once, as object stores do, and knows no file but those of that listing."""
+
+    protocol = "remembers"
+
+    def find(self, path, **options):
+        if path not in self.dircache:
+            self.dircache[path] = super().find(path, detail=True)
+        found = self.dircache[path]
+        return found if options.get("detail") else list(found)
+
+    def _open(self, path, mode="rb", **options):
+        for listed in self.dircache.values():
+            if mode == "rb" and path not in listed:
+                raise FileNotFoundError(path)
+        return super()._open(path, mode, **options)
+
+    def invalidate_cache(self, path=None):
+        self.dircache.clear()
+
+
+def test_what_another_machine_writes_is_seen_after_a_listing():
+    fsspec.register_implementation("remembers", Remembers, clobber=True)
+    url = f"remembers://{uuid.uuid4().hex}"
+    store, elsewhere = SnapshotStore(url), SnapshotStore(url)
+    elsewhere._fs = Remembers(skip_instance_cache=True)
+    assert not store.ready()
+    elsewhere.write(snap(records_frame(RECORDS), source="first"))
+    assert store.sources("t1") == ["first"]
+    elsewhere.write(snap(records_frame(RECORDS), source="second"))
+    assert store.read("second", "t1").observed
+    assert store.sources("t1") == ["first", "second"]
+    elsewhere.write(snap(records_frame(RECORDS), source="first", tick="t2"))
+    assert set(store.ticks()) == {"t1", "t2"}
+    assert store.ready()
 
 
 def snap(rows: pd.DataFrame, outcome=Outcome.OBSERVED, **values) -> Snapshot:

@@ -92,6 +92,7 @@ def test_its_password_stands_in_no_file(home, server):
         ({"ZLH_DAGSTER_DATABASE_URL": "postgresql://h/d"}, "ZLH_DEPLOYMENT: is needed"),
         ({"ZLH_DEPLOYMENT": "Not a name"}, "ZLH_DEPLOYMENT"),
         ({"ZLH_SNAPSHOT_URL": "nowhere://bucket/x"}, "ZLH_SNAPSHOT_URL"),
+        ({"ZLH_SNAPSHOT_URL": "gdrive://bucket/x"}, "ZLH_SNAPSHOT_URL.*package.*gdrive"),
     ],
 )
 def test_what_cannot_be_is_named(platform, overrides, named):

@@ -92,7 +92,9 @@ def redis_of(stack: Stack) -> str:
 
 def snapshots_of(stack: Stack) -> str:
     environment = stack.environment
-    return environment.get("ZLH_SNAPSHOT_URL", f"{environment['DAGSTER_HOME']}/snapshots")
+    if "ZLH_SNAPSHOT_URL" in environment:
+        return f"{environment['ZLH_SNAPSHOT_URL']}/{environment['ZLH_DEPLOYMENT']}"
+    return f"{environment['DAGSTER_HOME']}/snapshots"
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,7 @@ def checks_of(services: Services) -> list[Check]:
         _file,
         partial(_mode, services),
         partial(_home, services),
+        partial(_snapshots, services),
         partial(_platform, services),
         partial(_tables, services),
         partial(_redis, services),
@@ -121,6 +122,21 @@ def _home(services: Services) -> Iterable[Finding]:
     else:
         todo = "give it to the user who runs the controller, or set another directory"
         yield Finding("DAGSTER_HOME", State.PROBLEM, tried, f"{there} is not writable", todo)
+
+
+def _snapshots(services: Services) -> Iterable[Finding]:
+    """Only where they are elsewhere: at home they are as writable as that is."""
+    if services.settings.zlh_snapshot_url is None:
+        return
+    name, tried = "ZLH_SNAPSHOT_URL", "listed what is there"
+    try:
+        got = "there are snapshots" if services.snapshots.ready() else "nothing yet"
+    except Exception as error:  # noqa: BLE001 - each file system has errors of its own
+        got = services.redactor.text(f"{type(error).__name__}: {error}")
+        todo = "every tick writes there: see to its address, its rights and its credentials"
+        yield Finding(name, State.PROBLEM, tried, got, todo)
+    else:
+        yield Finding(name, State.OK, tried, got)
 
 
 def _platform(services: Services) -> Iterable[Finding]:

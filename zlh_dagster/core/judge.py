@@ -40,6 +40,11 @@ class Tick:
     operations: Snapshot
 
     @property
+    def id(self) -> str:
+        """The run that observed it."""
+        return self.payloads.tick
+
+    @property
     def sources(self) -> tuple[Snapshot, ...]:
         """What was read from outside."""
         return (

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import islice
 
 import dagster as dg
+from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 
 from zlh_dagster.assets.drift import DRIFT
 from zlh_dagster.core.launch import RETENTION_RUN_FAILED
@@ -28,7 +29,9 @@ MAX_RUNTIME_SECONDS = 300
 WORK_SECONDS = 10.0
 """Deleting stops after that; the rest is deleted an hour later."""
 
-ROUTINE = (OBSERVE, PROBE_AGENTS, DIGEST, RETENTION)
+ROUTINE = (OBSERVE, PROBE_AGENTS, DIGEST, RETENTION, IMPLICIT_ASSET_JOB_NAME)
+"""Jobs of which a run that succeeded is uneventful; the last one is assets that somebody materialized."""
+
 KEPT_ROUNDS = timedelta(hours=1)
 """How long answers of agents that were asked in shards are kept; a tick keeps its own copy."""
 

@@ -13,7 +13,7 @@ from zlh_dagster.core.digest import DRIFTS, ON, SEEN, TICKS
 from zlh_dagster.core.judge import Tick
 from zlh_dagster.resources.redis import RedisUnavailable, why
 
-HOUR, DRIFTING = "zlh:hour:", "zlh:drifting"
+HOUR, DRIFTING, COUNTED = "zlh:hour:", "zlh:drifting", "zlh:counted"
 KEPT_SECONDS = 40 * 86_400
 
 
@@ -30,12 +30,17 @@ class Figures:
     def count(self, tick: Tick, drift: pd.DataFrame, *, now: datetime) -> None:
         """Counts one tick: what was on, what was seen, which drifts are new since the last one.
 
+        The tick that was counted last is not counted again: whoever judges it may have to do so
+        twice.
+
         Raises:
             RedisUnavailable: If Redis does not answer.
         """
         key = _key(now)
         current = _marks(drift)
         try:
+            if self._client.get(COUNTED) == tick.id:
+                return
             before: Any = self._client.smembers(DRIFTING)
             with self._client.pipeline(transaction=True) as pipe:
                 pipe.hincrby(key, TICKS, 1)
@@ -45,6 +50,7 @@ class Figures:
                         pipe.hincrby(key, ON + snapshot.source, 1)
                         pipe.hincrby(key, SEEN + snapshot.source, int(snapshot.observed))
                 pipe.expire(key, KEPT_SECONDS)
+                pipe.set(COUNTED, tick.id)
                 pipe.delete(DRIFTING)
                 if current:
                     pipe.sadd(DRIFTING, *current)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
-from fsspec import available_protocols
+from fsspec import available_protocols, get_filesystem_class
 from pydantic import (
     Field,
     ModelWrapValidatorHandler,
@@ -208,6 +208,10 @@ class Settings(BaseSettings):
         protocol = url.partition("://")[0] if "://" in url else "file"
         if protocol not in available_protocols():
             raise ValueError(f"{protocol}:// is no file system that fsspec knows")
+        try:
+            get_filesystem_class(protocol)
+        except ImportError as error:
+            raise ValueError(f"{protocol}:// needs a package that is not here: {error}") from error
         return SecretStr(url)
 
     @field_validator("cloudflare_api_token", "technitium_api_token", "proxmox_token_secret")
@@ -329,10 +333,14 @@ class Settings(BaseSettings):
 
     @property
     def snapshot_url(self) -> str:
-        """Where snapshots are, as fsspec takes it."""
+        """Where snapshots are, as fsspec takes it: a named deployment has a folder of its own.
+
+        What no run of one's own has made is deleted after a day, so that two must not share one.
+        """
         if self.zlh_snapshot_url is None:
             return str(self.home / "snapshots")
-        return self.zlh_snapshot_url.get_secret_value()
+        url = self.zlh_snapshot_url.get_secret_value()
+        return url if self.zlh_deployment is None else f"{url}/{self.zlh_deployment}"
 
     def socket(self, name: str) -> Path:
         """Path of a Unix socket of this deployment, the same for all of its processes.

@@ -36,6 +36,18 @@ class SnapshotStore:
     def __init__(self, url: str) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(url)
 
+    def ready(self) -> bool:
+        """Whether anything was written here yet.
+
+        Raises:
+            Exception: Whatever its file system says when it cannot be listed.
+        """
+        self._fs.invalidate_cache()
+        try:
+            return bool(self._fs.ls(self._root, detail=False))
+        except FileNotFoundError:
+            return False
+
     def path(self, source: str, tick: str) -> str:
         """Where a snapshot lies: ``<root>/<tick>/<source>.parquet``."""
         return posixpath.join(self._root, tick, f"{source}.parquet")
@@ -72,6 +84,8 @@ class SnapshotStore:
         Raises:
             SnapshotMissing: If it is not there or cannot be read whole.
         """
+        # Object stores remember listings, in which what others have written since is not.
+        self._fs.invalidate_cache()
         try:
             with self._fs.open(self.path(source, tick), "rb") as file:
                 table = pq.read_table(io.BytesIO(file.read()))
@@ -110,6 +124,7 @@ class SnapshotStore:
 
     def sources(self, tick: str) -> list[str]:
         """The sources that have a snapshot of a tick."""
+        self._fs.invalidate_cache()
         try:
             found: list[str] = self._fs.find(posixpath.join(self._root, tick))
         except OSError:
@@ -126,6 +141,7 @@ class SnapshotStore:
         self._fs.rm(posixpath.join(self._root, tick), recursive=True)
 
     def _files(self) -> dict[str, dict[str, Any]]:
+        self._fs.invalidate_cache()
         try:
             found: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)
         except OSError:

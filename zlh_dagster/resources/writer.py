@@ -33,6 +33,9 @@ NOT_TRIED = "not_tried"
 FEW = 3
 """Up to so many records of a surface are written one by one; more go into one call, if it can."""
 
+PARTS = 10
+"""A refused call is made again in so many parts, and a refused part of it record by record."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -193,7 +196,7 @@ class EdgeWriter:
         except (AlreadyThere, Rejected) as error:
             if len(call) > 1:
                 # All or nothing: one record that is refused must not hold up the others.
-                self._one_by_one(call)
+                self._in_parts(call)
                 return
             self._failed(surface, call, error)
         except EdgeError as error:
@@ -212,10 +215,15 @@ class EdgeWriter:
                 repair.held = refusal
         return free
 
-    def _one_by_one(self, call: Call) -> None:
-        for repair, change in call:
-            repair.attempted -= 1
-            self._call([(repair, change)])
+    def _in_parts(self, call: Call) -> None:
+        """A part of the call at a time, so that one bad record does not cost a call for each."""
+        size = max(len(call) // PARTS, 1)
+        for start in range(0, len(call), size):
+            part = call[start : start + size]
+            with self._lock:
+                for repair, _ in part:
+                    repair.attempted -= 1
+            self._call(part)
 
     def _send(self, surface: Surface, changes: list[Change]) -> None:
         client = self._surfaces[surface]
