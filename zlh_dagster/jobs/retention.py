@@ -30,7 +30,7 @@ WORK_SECONDS = 10.0
 """Deleting stops after that; the rest is deleted an hour later."""
 
 ROUTINE = (OBSERVE, PROBE_AGENTS, DIGEST, RETENTION, IMPLICIT_ASSET_JOB_NAME)
-"""Jobs of which a run that succeeded is uneventful; the last one is assets that somebody materialized."""
+"""Jobs of which a run that succeeded is uneventful; the last is of assets materialized by hand."""
 
 KEPT_ROUNDS = timedelta(hours=1)
 """How long answers of agents that were asked in shards are kept; a tick keeps its own copy."""
