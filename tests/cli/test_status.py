@@ -180,3 +180,10 @@ def test_an_upgrade_of_a_mistyped_database_makes_none(zlh, monkeypatch, tmp_path
     with pytest.raises(SQLAlchemyError, match=r"no file at .*mistyped\.db; ZLH_DATABASE_URL must"):
         zlh("db", "upgrade")
     assert not (tmp_path / "mistyped.db").exists()
+
+
+def test_an_upgrade_of_a_database_that_nobody_named_says_so(zlh, monkeypatch):
+    assert "not set" not in zlh("db", "upgrade").output
+    monkeypatch.delenv("ZLH_DATABASE_URL")
+    told = " ".join(zlh("db", "upgrade").output.split())
+    assert "ZLH_DATABASE_URL is not set: set it to the platform's database" in told

@@ -195,7 +195,7 @@ def test_failures_come_before_refusals_before_repairs():
         outcome(4, Status.FAILED, "it broke"),
         findings=[finding(title="found", text="details")],
     )
-    assert [line.split()[0] for line in message.lines] == ["4", "3", "2", "1", "details"]
+    assert [line.split()[0] for line in message.lines] == ["4", "3", "2", "1", "found:"]
     assert message.title == (
         "Repair failed server 4; Repair refused server 3; found; Repaired server 2;"
         " Dry run: would repair server 1"
@@ -241,7 +241,7 @@ def test_each_outcome_says_what_and_why():
         outcome(4, Status.DRY_RUN),
     )
     assert message.lines == (
-        "1 dns_republish: could not put back x A y (missing) - HTTP 500",
+        "1 dns_republish: tried to put back x A y (missing) - HTTP 500",
         "2 dns_republish: locked for maintenance",
         "3 dns_republish: put back x A y (missing)",
         "4 dns_republish: would put back x A y (missing)",
@@ -255,27 +255,27 @@ def test_each_outcome_says_what_and_why():
         (
             Action.FAIL_STUCK_PROVISIONING,
             "create operation op (queued, job gone) as failed",
-            ("could not close", "closed", "would close"),
+            ("tried to close", "closed", "would close"),
         ),
         (
             Action.CLEAR_STALE_OPERATION_LOCK,
             "restart operation op (running, job gone) as stale",
-            ("could not close", "closed", "would close"),
+            ("tried to close", "closed", "would close"),
         ),
         (
             Action.STOP_SUSPENDED_WORKLOAD,
             "server 5000 (was running)",
-            ("could not stop", "stopped", "would stop"),
+            ("tried to stop", "stopped", "would stop"),
         ),
         (
             Action.REVERT,
             "cloudflare A mc-5000 to what it was before the repair",
-            ("could not set back", "set back", "would set back"),
+            ("tried to set back", "set back", "would set back"),
         ),
         (
             Action.DNS_REPUBLISH,
             "cloudflare A mc-5000 (was wrong)",
-            ("could not put back", "put back", "would put back"),
+            ("tried to put back", "put back", "would put back"),
         ),
     ],
 )
@@ -314,8 +314,10 @@ def test_many_repairs_are_told_by_what_came_of_them():
 
 def test_many_findings_are_counted_too():
     several = [finding(title=f"f{n}", incident=f"kind_{n % 10}:{n}") for n in range(30)]
+    several[7] = finding(Severity.CRITICAL, "the worst", incident="kind_7:7")
     message = told(findings=several)
-    assert message.title == "30 findings"
+    assert message.title == "the worst; 29 more findings"
+    assert told(findings=several[6:8]).title == "the worst; 1 more finding"
     assert len(message.lines) == 9
     assert message.lines[-1] == "and 22 more, see zlh plan"
 
@@ -393,14 +395,38 @@ def test_an_end_beside_other_news_is_not_called_good():
     assert not told(outcome(), over=[incident()]).good
 
 
+def test_an_end_does_not_raise_other_news_to_its_own_channel():
+    ended = [incident(severity=Severity.CRITICAL)]
+    assert told(over=ended).severity is Severity.CRITICAL
+    assert told(over=ended, findings=[finding(Severity.INFO)]).severity is Severity.INFO
+    assert told(outcome(), over=ended).severity is Severity.REPAIR
+
+
+def test_a_lone_finding_is_named_beside_other_news():
+    """Whoever reads of a repair and then of advice must not take the one's server for the other."""
+    advice = finding(title="Server 5001: agent offline", text="Restarting it is yours to decide.")
+    assert told(findings=[advice]).lines == (advice.text,)
+    assert told(outcome(), findings=[advice]).lines[-1] == f"{advice.title}: {advice.text}"
+    assert told(over=[incident()], findings=[advice]).lines[0].startswith(advice.title)
+
+
+def test_a_revert_is_called_one_and_says_that_the_server_is_paused():
+    done = RepairOutcome(RepairRequest(5000, Action.REVERT), Status.SUCCEEDED, "", ("x",))
+    assert told(done).title == "Reverted and paused server 5000"
+    assert told(done, outcome(5001)).title == (
+        "Repaired server 5001; Reverted and paused server 5000"
+    )
+
+
 @pytest.mark.parametrize("count", [2, 8, 9, 200])
 def test_many_ends_and_reminders_are_counted(count):
     many = [incident(5000 + n) for n in range(count)]
-    for message, words in (
-        (told(over=many), "incidents over"),
-        (told(due=many), "incidents still open"),
+    one, rest = "Server 5000: agent offline", count - 1
+    for message, title in (
+        (told(over=many), f"Over: {one}; {rest} more over"),
+        (told(due=many), f"Still open: {one}; {rest} more still open"),
     ):
-        assert message.title == f"{count} {words}"
+        assert message.title == title
         assert len(message.lines) == min(count, 9)
         assert broken_limits(payload(message)) == []
 

@@ -332,7 +332,16 @@ def test_each_orphan_is_reported_and_nothing_is_done():
     assert (first.severity, first.action) == (Severity.INFO, None)
     assert first.title == "cloudflare: A old-0.example.gg has no server"
     assert first.text.startswith("A old-0.example.gg is reported only")
-    assert "deletes nothing" in first.text
+    assert "nothing is deleted here: remove it by hand" in first.text
+
+
+def test_nothing_is_to_be_removed_while_a_row_cannot_be_used():
+    """A wrong host name makes a stranger of the server's own records."""
+    unusable = pd.DataFrame([{"vmid": 5009, "reason": "hostname: two servers have it"}])
+    made = decisions(fleet(1), in_step(fleet(1)), alone=orphan_rows(["old"]), invalid=unusable)
+    [text] = [f.text for f in made.findings if f.incident.startswith("orphan:")]
+    assert "by hand" not in text
+    assert "mend that row first" in text
 
 
 def test_the_title_of_an_orphaned_service_has_nothing_to_escape():
@@ -352,7 +361,7 @@ def test_what_a_server_left_behind_names_that_server():
     assert finding.incident == "orphan:cloudflare:A mc-5000.example.gg"
     assert finding.title == "cloudflare: A mc-5000.example.gg is left over"
     assert finding.text.startswith("Server 5000 has that name and does not ask for it")
-    assert "deletes nothing" in finding.text
+    assert "nothing is deleted here" in finding.text
 
 
 def test_an_unusable_row_is_told_with_its_reason():

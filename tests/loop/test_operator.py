@@ -135,6 +135,16 @@ def test_the_command_pauses_and_resumes(zlh, loop, sandbox):
     assert len(writes(sandbox)) == 1
 
 
+def test_the_end_of_one_pause_names_those_that_still_hold(zlh):
+    for of_what in ([], ["--vmid", "5000"], ["--surface", "cloudflare"]):
+        assert zlh("pause", *of_what).exit_code == 0
+    told = zlh("resume").output.replace("\n", " ")
+    assert "everything goes on. Still paused: server:5000 (`zlh resume --vmid 5000`)" in told
+    assert "surface:cloudflare" in told
+    zlh("resume", "--vmid", "5000")
+    assert "Still paused" not in zlh("resume", "--surface", "cloudflare").output
+
+
 def test_the_command_shows_and_closes_breakers(zlh, loop):
     assert "all breakers are closed" in zlh("breakers").output
     loop.services.gate.open_server(5000, "3 repairs within an hour")
@@ -414,7 +424,7 @@ def test_today_in_the_history_is_as_it_is_now(zlh, loop, sandbox):
 
 
 def test_history_shows_the_days_that_were_kept_the_newest_first(zlh, loop):
-    assert "no figures yet" in zlh("history").output
+    assert "no figures are kept yet" in zlh("history").output
     today = datetime.now(timezone.utc).date()
     history = History(loop.services.engine)
     seen = {"on:agents": 4, "seen:agents": 3, "on:containers": 4, "seen:containers": 4}

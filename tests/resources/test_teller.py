@@ -69,7 +69,7 @@ def test_what_is_over_is_told_and_marked_where_it_was_told(say, services, sandbo
     say(findings=(finding(5000), finding(5001)))
     say(over=now_open(services, "agent_offline:5000"))
     [(title, text), (news, _)] = shown(sandbox)
-    assert title == "2 findings"
+    assert title == "Server 5000: agent offline; 1 more finding"
     assert "Over after 0 s: Server 5000: agent offline" in text
     assert news == "Over: Server 5000: agent offline"
     assert set(services.incidents.all_open()) == {"agent_offline:5001"}
@@ -81,7 +81,7 @@ def test_a_message_of_which_all_is_over_says_so_and_is_forgotten(say, services, 
     say(over=now_open(services, "agent_offline:5000"))
     say(over=now_open(services, "agent_offline:5001"))
     (title, text), *_ = shown(sandbox)
-    assert title == "Over: 2 findings"
+    assert title == "Over: Server 5000: agent offline; 1 more finding"
     assert "Server 5000" in text
     assert "Over after 0 s: Server 5001: agent offline" in text
     assert services.messages.get(message) is None
@@ -175,7 +175,7 @@ def test_many_messages_are_not_all_edited_after_one_run(say, services, sandbox, 
     say(over=now_open(services, *names))
     edited = [title for title, _ in shown(sandbox)[:4] if title.startswith("Over: ")]
     assert len(edited) == 2
-    assert shown(sandbox)[4][0] == "4 incidents over"
+    assert shown(sandbox)[4][0] == "Over: Server 5000: agent offline; 3 more over"
     assert services.incidents.all_open() == {}
 
 

@@ -57,7 +57,9 @@ def show(out: Console, days: Mapping[date, Day], *, as_text: bool) -> None:
         out.print_json(json.dumps([_json(day, figures) for day, figures in days.items()]))
         return
     if not days:
-        out.print("no figures yet; the job `retention` keeps them every hour")
+        out.print(
+            "no figures are kept yet, and today's need Redis; `retention` keeps them every hour"
+        )
         return
     headings = ("ticks", "drifts", *_HEADINGS.values(), "longest")
     # As narrow as a window of 80 columns.

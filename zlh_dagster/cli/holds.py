@@ -188,6 +188,11 @@ def resume(services: Services, scope: str) -> dict[str, Any]:
         )
         return {"scope": scope, "was_paused": True, "certain": False, "message": told}
     told = f"{scope} goes on" if ended else f"nothing to resume: {scope} was not paused"
+    others: list[str] = []
+    with suppress(RedisUnavailable):
+        others = sorted(services.gate.pauses())
+    if others:
+        told += f". Still paused: {', '.join(f'{o} (`{resume_command(o)}`)' for o in others)}"
     return {"scope": scope, "was_paused": ended, "certain": True, "message": told}
 
 

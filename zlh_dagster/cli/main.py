@@ -346,9 +346,7 @@ def drill(
     no_dns: Annotated[bool, typer.Option("--no-dns", help="Ask no nameserver.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete a disposable record and see it mended.
-
-    Example: zlh drill cloudflare-srv --vmid 5000 --yes.
+    """Delete a record and see it mended. Example: zlh drill cloudflare-srv --vmid 5000 --yes.
 
     Exit status: 0 when the loop repaired it and all of it was verified, at the zone's own
     nameservers too unless --no-dns; 1 otherwise.

@@ -27,4 +27,8 @@ def upgrade(settings: Settings) -> dict[str, Any]:
     # What stands behind the question mark may be a password too.
     place = sa.make_url(url).set(query={}).render_as_string(hide_password=True)
     told = f"the tables in {place} are at revision {revision}"
+    if settings.zlh_database_url is None:
+        told += (
+            ". ZLH_DATABASE_URL is not set: set it to the platform's database and run this again"
+        )
     return {"database": place, "revision": revision, "message": told}

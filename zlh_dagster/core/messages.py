@@ -156,7 +156,8 @@ def what_was_done(outcome: RepairOutcome) -> str:
     verbs: dict[Status | None, str] = {
         Status.SUCCEEDED: did,
         Status.DRY_RUN: f"would {does}",
-        Status.FAILED: f"could not {does}",
+        # Not proven: the write itself may have worked.
+        Status.FAILED: f"tried to {does}",
     }
     changes = "; ".join(outcome.changes)
     if outcome.action is Action.REVERT:
@@ -224,16 +225,18 @@ def batch_message(
     by_status = {s: [o for o in news if o.status is s] for s in _TOLD}
     severities = [
         *(f.severity for f in result.findings),
-        *(i.severity for i in (*result.due, *result.over)),
+        *(i.severity for i in result.due),
         *(Severity.CRITICAL for o in news if o.escalated),
         *(Severity.WARNING for _ in (*by_status[Status.REFUSED], *result.interrupted)),
         *(Severity.REPAIR for o in news if o.status in (Status.SUCCEEDED, Status.DRY_RUN)),
     ]
+    # An end is told where the beginning was, unless it comes with something new.
+    severities = severities or [incident.severity for incident in result.over]
     if not severities:
         return None
     lines = [
         *_outcome_lines(tuple(o for s in _TOLD for o in by_status[s])),
-        *_finding_lines(result.findings),
+        *_finding_lines(result.findings, alone=not (news or result.due or result.over)),
         *_capped(
             [f"{still_text(i, now)}. {shorten(i.text, 300)}" for i in result.due], "zlh status"
         ),
@@ -353,9 +356,14 @@ def _capped(lines: list[str], see: str) -> list[str]:
     return [*lines[:_LINES], f"and {len(lines) - _LINES} more, see {see}"]
 
 
-def _finding_lines(findings: tuple[Finding, ...]) -> list[str]:
-    """A line for each of a few findings; more than five of one kind become one line."""
-    if len(findings) == 1:
+def _finding_lines(findings: tuple[Finding, ...], *, alone: bool) -> list[str]:
+    """A line for each of a few findings; more than five of one kind become one line.
+
+    Args:
+        findings: What was found.
+        alone: Whether the message tells nothing else, so that its title names the only one.
+    """
+    if len(findings) == 1 and alone:
         return [shorten(findings[0].text, 1500)]
     kinds: dict[str, list[Finding]] = {}
     # The worst first: what is cut off at the end is the least.

@@ -7,6 +7,7 @@ backslash. What others have named (a registration, an operation, a pause's reaso
 from collections.abc import Mapping, Sequence
 
 from zlh_dagster.core.incidents import Incident
+from zlh_dagster.core.model import Action
 from zlh_dagster.core.repair import Finding, RepairOutcome, Status
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.core.rules import Severity
@@ -23,7 +24,16 @@ def title_of(result: BatchResult, news: Mapping[Status, Sequence[RepairOutcome]]
         news: Those of its outcomes that are told, by status.
     """
     refused, repaired = news[Status.REFUSED], news[Status.SUCCEEDED]
-    asked_for = _counted(repaired, "Repaired", "servers repaired")
+    reverted = [o for o in repaired if o.action is Action.REVERT]
+    mended = [o for o in repaired if o not in reverted]
+    asked_for = "; ".join(
+        text
+        for text in (
+            _counted(mended, "Repaired", "servers repaired"),
+            _counted(reverted, "Reverted and paused", "servers reverted and paused"),
+        )
+        if text
+    )
     ended = [name for name in result.approved if _touched(name, repaired)]
     if ended:
         asked_for += f", the approved {' and '.join(_in_words(name) for name in ended)}"
@@ -39,8 +49,8 @@ def title_of(result: BatchResult, news: Mapping[Status, Sequence[RepairOutcome]]
             Severity.CRITICAL if any(o.escalated for o in refused) else Severity.WARNING,
             _counted(refused, "Repair refused", "repairs refused"),
         ),
-        (_worst(result.findings), _titled(result.findings, "", "findings")),
-        (_worst(result.due), _titled(result.due, "Still open: ", "incidents still open")),
+        (_worst(result.findings), _titled(result.findings, "", "more findings")),
+        (_worst(result.due), _titled(result.due, "Still open: ", "more still open")),
         (Severity.REPAIR, asked_for),
         (
             Severity.REPAIR,
@@ -52,7 +62,7 @@ def title_of(result: BatchResult, news: Mapping[Status, Sequence[RepairOutcome]]
         ),
     ]
     told = [text for _, text in sorted(parts, key=lambda part: ORDER.index(part[0])) if text]
-    ends = _titled(over, "Over: ", "incidents over")
+    ends = _titled(over, "Over: ", "more over")
     return "; ".join((*told, ends) if ends else told) or "An earlier repair was interrupted"
 
 
@@ -60,10 +70,16 @@ def _worst(items: Sequence[Finding | Incident]) -> Severity:
     return min((item.severity for item in items), key=ORDER.index, default=Severity.INFO)
 
 
-def _titled(items: Sequence[Finding | Incident], one: str, many: str) -> str:
+def _titled(items: Sequence[Finding | Incident], begin: str, more: str) -> str:
+    """The worst of them by its name; how many there are besides."""
     if not items:
         return ""
-    return f"{one}{items[0].title}" if len(items) == 1 else f"{len(items)} {many}"
+    worst = min(items, key=lambda item: ORDER.index(item.severity))
+    rest = len(items) - 1
+    named = f"{begin}{worst.title}"
+    if not rest:
+        return named
+    return f"{named}; {rest} {more if rest > 1 else more.replace('findings', 'finding')}"
 
 
 def _touched(incident: str, repaired: Sequence[RepairOutcome]) -> bool:
