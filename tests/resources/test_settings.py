@@ -408,7 +408,7 @@ def test_a_password_is_redacted_as_written_in_the_url_and_as_it_is(load):
             "mariadb://u:p%2Fq-r@db/zlh?ssl_key_password=s-k-p",
             {"p/q-r", "s-k-p"},
         ),
-        ("ZLH_SNAPSHOT_URL", "s3://bucket/x?secret=abc+def", {"abc+def", "abc def"}),
+        ("ZLH_SNAPSHOT_URL", "memory://bucket/x?secret=abc+def", {"abc+def", "abc def"}),
         (
             "DISCORD_WEBHOOK_INFO",
             "https://discord.com/api/webhooks/123456789012345678/aB-3_x9ZqW",
