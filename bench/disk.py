@@ -40,7 +40,7 @@ LOOKS_A_MINUTE = 12
 """Dagster's daemon looks at each sensor every five seconds."""
 
 _OF_NO_RUN = "no-run"
-LIKE_EACH = 100
+LIKE_EACH = 125
 """Of so many ticks one is real, the others are copies of what it left."""
 
 

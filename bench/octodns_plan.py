@@ -21,7 +21,7 @@ from zlh_dagster.core.desired import desired_frame
 from zlh_dagster.core.model import Surface, records_frame, rows_of
 
 SERVERS, SMALL_SERVERS = 50_000, 100
-TIMES, TIMES_OF_OTHERS = 3, 1
+TIMES, TIMES_OF_OTHERS = 2, 1
 AIM = 50.0
 _ZONE = f"{worlds.ZONE}."
 
