@@ -40,8 +40,9 @@ LOOKS_A_MINUTE = 12
 """Dagster's daemon looks at each sensor every five seconds."""
 
 _OF_NO_RUN = "no-run"
-LIKE_EACH = 125
-"""Of so many ticks one is real, the others are copies of what it left."""
+LIKE_EACH = 100
+"""Of so many ticks one is real, the others are copies of what it left. Those end at nearly the same
+moment and are deleted together: what is kept must be a multiple of it."""
 
 
 def measure(kind: str, ticks: int) -> dict[str, Any]:
