@@ -72,7 +72,8 @@ class Copies:
                 copies = [
                     _copy(
                         row,
-                        {run_id: other},
+                        run_id,
+                        other,
                         shift=span * n,
                         shift_of_events=(last_event, events * n),
                         later=_APART * n,
@@ -98,14 +99,14 @@ def _newest(connect: _Connect, table: sa.Table) -> int:
 
 def _copy(
     row: dict[str, Any],
-    names: dict[str, str],
+    run_id: str,
+    other: str,
     *,
     shift: int,
     shift_of_events: tuple[int, int],
     later: float,
 ) -> dict[str, Any]:
     """A row as of another run; what it says of events newer than the mark is said of the copies."""
-    [(run_id, other)] = names.items()
     mark, further = shift_of_events
     copy: dict[str, Any] = {
         name: value.replace(run_id, other) if isinstance(value, str) else value

@@ -8,7 +8,6 @@ both at the same time.
 
 import statistics
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -48,7 +47,11 @@ def measure(rounds: int, minutes: int) -> dict[str, Any]:
             loop.rest()
             loop.resume()
         # The first tick of all is not counted: whatever is loaded late is loaded then.
-        until(_all_ticked(loops), seconds=_FIRST_TICK_SECONDS, what="the first tick of both")
+        until(
+            lambda: all(loop.ticks() for loop in loops.values()),
+            seconds=_FIRST_TICK_SECONDS,
+            what="the first tick of both",
+        )
         _sleep_until(_TURN_AT)
         for loop in loops.values():
             loop.rest()
@@ -63,10 +66,6 @@ def measure(rounds: int, minutes: int) -> dict[str, Any]:
             for launcher, loop in loops.items():
                 samples[launcher]["repair"].append(_repaired(loop, _minecraft(number)))
     return {"samples": samples, **{launcher: summary(s) for launcher, s in samples.items()}}
-
-
-def _all_ticked(loops: dict[str, Controller]) -> Callable[[], bool]:
-    return lambda: all(loop.ticks() for loop in loops.values())
 
 
 def _minute(loops: dict[str, Controller], *, ticks: bool) -> dict[str, float]:

@@ -25,7 +25,7 @@ def title_of(result: BatchResult, news: Mapping[Status, Sequence[RepairOutcome]]
     """
     refused, repaired = news[Status.REFUSED], news[Status.SUCCEEDED]
     reverted = [o for o in repaired if o.action is Action.REVERT]
-    mended = [o for o in repaired if o not in reverted]
+    mended = [o for o in repaired if o.action is not Action.REVERT]
     asked_for = "; ".join(
         text
         for text in (
