@@ -12,6 +12,7 @@ from zlh_dagster.core.messages import (
     Message,
     Sent,
     batch_message,
+    formatted,
     payload,
     plain,
     run_failed,
@@ -111,6 +112,49 @@ def test_no_formatting_character_is_left_without_its_escape(text):
 def test_what_is_read_is_what_was_written(text):
     """Discord drops one backslash before each escaped character."""
     assert re.sub(r"\\(.)", r"\1", plain(text)) == " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("x_y: zlh resume --vmid 5000 ends it", r"x\_y: `zlh resume --vmid 5000` ends it"),
+        ("zlh resume ends it", "`zlh resume` ends it"),
+        ("zlh resume --surface velocity ends it", "`zlh resume --surface velocity` ends it"),
+        (
+            "To close it: zlh breakers reset server:5000",
+            "To close it: `zlh breakers reset server:5000`",
+        ),
+        ("zlh breakers reset velocity.", "`zlh breakers reset velocity`."),
+        ("zlh breakers reset --servers; then", "`zlh breakers reset --servers`; then"),
+        ("once: zlh approve mass_drift:cloudflare", "once: `zlh approve mass_drift:cloudflare`"),
+        ("zlh pause --vmid 5000 keeps it", "`zlh pause --vmid 5000` keeps it"),
+        ("`zlh status` and `zlh doctor` say more", "`zlh status` and `zlh doctor` say more"),
+        ("`zlh db upgrade` creates it", "`zlh db upgrade` creates it"),
+        ("and 3 more, see zlh events", "and 3 more, see `zlh events`"),
+        ("see zlh plan\nand a_b", r"see `zlh plan` and a\_b"),
+        ("a zlh", "a zlh"),
+    ],
+)
+def test_commands_stand_as_code_to_be_copied(text, shown):
+    [embed] = payload(Message(Severity.INFO, "a title", (text,)))["embeds"]
+    assert embed["description"] == shown
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    text=st.lists(
+        st.sampled_from(
+            ["zlh resume", "zlh", " ", "`", "--vmid 5", "\\", "*", "@here", "a_b:c", "<@1>", "\n"]
+        ),
+        max_size=12,
+    ).map("".join)
+)
+def test_only_commands_stand_as_code(text):
+    shown = formatted(text)
+    unescaped = re.sub(r"\\.", "", shown)
+    codes = re.findall(r"`([^`]*)`", unescaped)
+    assert all(re.fullmatch(r"zlh [a-z]+[\w: -]*", code) for code in codes)
+    assert set(re.sub(r"`[^`]*`", "", unescaped)) & FORMATTING == set()
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,7 @@ def test_breakers_mass_drift_waits_for_approval_and_then_is_repaired_in_one_run(
     assert writes(sandbox) == []
     [message] = sandbox.edge.discord.inbox()
     assert message.level == "critical"
-    assert "zlh approve mass\\_drift:cloudflare" in str(message.payload["embeds"][0]["description"])
+    assert "`zlh approve mass_drift:cloudflare`" in str(message.payload["embeds"][0]["description"])
     approve(loop.services, "mass_drift:cloudflare")
     runs = loop.minute()
     assert len(runs) == 1

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import zlh_dagster
 from zlh_dagster.cli.children import NotStarted, lock_of
 from zlh_dagster.resources.database import connect, explain
+from zlh_dagster.resources.redis import silence
 from zlh_dagster.resources.settings import Settings
 from zlh_dagster.runs.locks import PATIENCE, locked
 from zlh_dagster.schema.upgrade import current, head, upgrade
@@ -92,6 +93,7 @@ def prepare(settings: Settings, code: dict[str, Any], say: Callable[[str], None]
         say(told)
     _put(workspace_of(settings), json.dumps({"load_from": [code]}).encode())
     _check_ledger(settings, say)
+    _check_redis(settings, say)
     prepare_storage(settings)
 
 
@@ -141,6 +143,13 @@ def environment_of(settings: Settings) -> dict[str, str]:
     # Celery lets its own variables overrule the settings; another program's are not meant.
     given = {k: v for k, v in os.environ.items() if not k.startswith("CELERY_")}
     return {**given, **settings.environment()}
+
+
+def _check_redis(settings: Settings, say: Callable[[str], None]) -> None:
+    """An embedded one is not there yet; another should be."""
+    silent = None if settings.zlh_redis_url is None else silence(settings.redis_url)
+    if silent is not None:
+        say(f"ZLH_REDIS_URL: no Redis answers ({silent}); nothing is repaired until it does")
 
 
 def _check_ledger(settings: Settings, say: Callable[[str], None]) -> None:

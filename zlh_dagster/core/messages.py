@@ -41,6 +41,12 @@ _COLOURS = {
 }
 _GOOD = _COLOURS[Severity.REPAIR]
 _MARKDOWN = re.compile(r"([\\*_~`|>#\[\]()<@]|:(?=//))")
+_COMMAND_OR_MARKDOWN = re.compile(
+    r"`?\b(?P<command>zlh [a-z]+(?: (?:(?:reset|--surface) \w+(?::\w+)?"
+    r"|reset|upgrade|--[a-z]+|\d\w*|[a-z]+_[a-z_]+(?::\w+)?))*)`?|" + _MARKDOWN.pattern
+)
+"""A command with its arguments, which are told from the words that follow it by their shape."""
+
 _DOES = {
     Action.CLEAR_STALE_OPERATION_LOCK: ("close", "closed"),
     Action.FAIL_STUCK_PROVISIONING: ("close", "closed"),
@@ -178,13 +184,21 @@ def plain(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
+def formatted(text: str) -> str:
+    """``text`` as :func:`plain` has it, but commands of ours as code, to be seen and copied."""
+    return _COMMAND_OR_MARKDOWN.sub(
+        lambda found: f"`{found['command']}`" if found["command"] else f"\\{found[0]}",
+        " ".join(text.split()),
+    )
+
+
 def payload(message: Message, links: Links = Links()) -> dict[str, Any]:
     """The JSON that Discord's webhook takes; the title leads to the run, a line to the runbook."""
     title = shorten(plain(message.title), _TITLE)
     footer = shorten(message.footer, min(_FOOTER, 200))
     what_to_do = _runbook(message.topics, links.runbook)
     room = min(_DESCRIPTION, _TOTAL - len(title) - len(footer)) - len(what_to_do)
-    description = shorten("\n".join(plain(line) for line in message.lines), room) + what_to_do
+    description = shorten("\n".join(formatted(line) for line in message.lines), room) + what_to_do
     embed: dict[str, Any] = {
         "title": title,
         "description": description,

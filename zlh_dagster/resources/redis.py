@@ -93,13 +93,19 @@ def server_facts(client: "redis.Redis") -> ServerFacts:
         raise RedisUnavailable(f"Redis does not answer: {why(error)}") from None
 
 
-def answers(url: str) -> bool:
-    """Whether a Redis answers there; a socket that exists may not listen yet."""
+def silence(url: str) -> str | None:
+    """Why no Redis answers there, or ``None``; a socket that exists may not listen yet."""
     try:
         with connect(url) as client:
-            return bool(client.ping())
-    except redis.RedisError:
-        return False
+            client.ping()
+    except redis.RedisError as error:
+        return why(error)
+    return None
+
+
+def answers(url: str) -> bool:
+    """Whether a Redis answers there."""
+    return silence(url) is None
 
 
 def server_program() -> str:

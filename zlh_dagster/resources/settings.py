@@ -5,45 +5,48 @@ project reads the environment.
 """
 
 import os
-import re
 from hashlib import sha256
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
 import sqlalchemy as sa
-from fsspec import available_protocols, get_filesystem_class
 from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     SecretStr,
     ValidationError,
-    field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
-from sqlalchemy.exc import ArgumentError
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from zlh_dagster.core.desired import EdgeConfig
-from zlh_dagster.core.guards import NAMED_BY_OPERATOR
-from zlh_dagster.core.model import Action
 from zlh_dagster.core.policy import PolicyConfig
 from zlh_dagster.resources.private import private_directory
 from zlh_dagster.resources.settings_problems import absent, misspelt, told, unknown
-from zlh_dagster.resources.urls import check_redis_url, check_url, secrets_in, with_driver
+from zlh_dagster.resources.settings_values import (
+    DagsterDatabaseUrl,
+    Deployment,
+    Ipv4,
+    Level2Actions,
+    Networks,
+    PathPart,
+    PlatformDatabaseUrl,
+    ProxmoxTokenId,
+    ReadableFile,
+    RedisUrl,
+    SafeUrl,
+    SecretUrl,
+    SnapshotUrl,
+    Token,
+    Url,
+    Zone,
+)
+from zlh_dagster.resources.urls import secrets_in, with_driver
 
 # A Unix socket's path has 108 bytes, its end included (unix(7)).
 _SOCKET_PATH_LIMIT = 100
-_ZONE = re.compile(
-    r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-)
-_DEPLOYMENT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
-_HEADER_VALUE = re.compile(r"[!-~]+")
-_PROXMOX_TOKEN_ID = re.compile(r"[!-~]+@[!-~]+![!-~]+")
-_PATH_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
-_DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mariadb"})
 
 
 class SettingsError(ValueError):
@@ -58,41 +61,41 @@ class Settings(BaseSettings):
     )
 
     zlh_repair_mode: Literal["dry-run", "live"] = "dry-run"
-    zlh_level2_actions: Annotated[tuple[str, ...], NoDecode] = ()
+    zlh_level2_actions: Level2Actions = ()
 
-    zlh_database_url: SecretStr | None = None
-    zlh_redis_url: SecretStr | None = None
+    zlh_database_url: PlatformDatabaseUrl | None = None
+    zlh_redis_url: RedisUrl | None = None
     zlh_bullmq_prefix: str = "bull"
-    zlh_dagster_database_url: SecretStr | None = None
-    zlh_deployment: str | None = None
-    zlh_snapshot_url: SecretStr | None = None
+    zlh_dagster_database_url: DagsterDatabaseUrl | None = None
+    zlh_deployment: Deployment | None = None
+    zlh_snapshot_url: SnapshotUrl | None = None
 
-    zlh_zone: str | None = None
-    cloudflare_api_token: SecretStr | None = None
-    cloudflare_zone_id: str | None = None
-    cloudflare_api_base: str = "https://api.cloudflare.com/client/v4"
-    cloudflare_edge_ip: str | None = None
-    technitium_api_url: str | None = None
-    technitium_api_token: SecretStr | None = None
-    velocity_edge_ip: str | None = None
-    traefik_edge_ip: str | None = None
-    velocity_url: str | None = None
+    zlh_zone: Zone | None = None
+    cloudflare_api_token: Token | None = None
+    cloudflare_zone_id: PathPart | None = None
+    cloudflare_api_base: SafeUrl = "https://api.cloudflare.com/client/v4"
+    cloudflare_edge_ip: Ipv4 | None = None
+    technitium_api_url: Url | None = None
+    technitium_api_token: Token | None = None
+    velocity_edge_ip: Ipv4 | None = None
+    traefik_edge_ip: Ipv4 | None = None
+    velocity_url: Url | None = None
     zpack_secret: SecretStr | None = None
-    proxmox_url: str | None = None
-    proxmox_node: str | None = None
-    proxmox_token_id: str | None = None
-    proxmox_token_secret: SecretStr | None = None
-    proxmox_ca_file: Path | None = None
+    proxmox_url: SafeUrl | None = None
+    proxmox_node: PathPart | None = None
+    proxmox_token_id: ProxmoxTokenId | None = None
+    proxmox_token_secret: Token | None = None
+    proxmox_ca_file: ReadableFile | None = None
 
     dagster_home: Path = Path(".zlh")
     zlh_web_host: str = "127.0.0.1"
     zlh_web_port: int = Field(default=3000, ge=1, le=65535)
-    zlh_web_url: str | None = None
-    zlh_runbook_url: str | None = None
+    zlh_web_url: Url | None = None
+    zlh_runbook_url: Url | None = None
     zlh_run_launcher: Literal["celery", "default"] = "celery"
     zlh_agent_port: int = Field(default=18888, ge=1, le=65535)
     zlh_agent_shard_size: int = Field(default=10_000, ge=1)
-    zlh_agent_networks: Annotated[tuple[str, ...], NoDecode] = (
+    zlh_agent_networks: Networks = (
         "10.0.0.0/8",
         "172.16.0.0/12",
         "192.168.0.0/16",
@@ -101,11 +104,11 @@ class Settings(BaseSettings):
         "::1/128",
     )
 
-    discord_webhook_critical: SecretStr | None = None
-    discord_webhook_warning: SecretStr | None = None
-    discord_webhook_repair: SecretStr | None = None
-    discord_webhook_info: SecretStr | None = None
-    zlh_heartbeat_url: SecretStr | None = None
+    discord_webhook_critical: SecretUrl | None = None
+    discord_webhook_warning: SecretUrl | None = None
+    discord_webhook_repair: SecretUrl | None = None
+    discord_webhook_info: SecretUrl | None = None
+    zlh_heartbeat_url: SecretUrl | None = None
 
     zlh_max_repairs_per_server_hour: int = Field(default=3, ge=1)
     zlh_mass_drift_fraction: float = Field(default=0.2, ge=0, le=1)
@@ -114,165 +117,6 @@ class Settings(BaseSettings):
     zlh_surface_open_seconds: int = Field(default=900, ge=1)
     zlh_lease_seconds: int = Field(default=60, ge=30)
     zlh_retention_hours: int = Field(default=24, ge=1)
-
-    @field_validator("zlh_level2_actions", "zlh_agent_networks", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
-
-    @field_validator("proxmox_ca_file")
-    @classmethod
-    def _readable(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.expanduser().is_file():
-            raise ValueError(f"no file at {value}")
-        return None if value is None else value.expanduser()
-
-    @field_validator("zlh_agent_networks")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
-            ip_network(network)
-        return value
-
-    @field_validator("zlh_level2_actions")
-    @classmethod
-    def _level2(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        allowed = [a.value for a in Action if a.level == NAMED_BY_OPERATOR and a.built]
-        for name in value:
-            if name not in allowed:
-                raise ValueError(
-                    f"{name!r} is no level-2 action that can be switched on; known: "
-                    + ", ".join(allowed)
-                )
-        return value
-
-    @field_validator("zlh_zone")
-    @classmethod
-    def _zone(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        zone = value.strip().lower().removesuffix(".")
-        if not value.isascii() or not _ZONE.fullmatch(zone):
-            raise ValueError("must be a zone name such as example.gg")
-        return zone
-
-    @field_validator("zlh_database_url")
-    @classmethod
-    def _database(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        url = value.get_secret_value().strip()
-        try:
-            backend = sa.make_url(with_driver(url)).get_backend_name()
-            urlsplit(url)
-        except (ArgumentError, ValueError):
-            raise ValueError("is not a database URL") from None
-        if backend not in _DATABASES:
-            raise ValueError("must begin with sqlite://, postgresql:// or mariadb://")
-        return SecretStr(url)
-
-    @field_validator("zlh_redis_url")
-    @classmethod
-    def _redis(cls, value: SecretStr | None) -> SecretStr | None:
-        return None if value is None else SecretStr(check_redis_url(value.get_secret_value()))
-
-    @field_validator("zlh_dagster_database_url")
-    @classmethod
-    def _dagster_database(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        url = with_driver(value.get_secret_value().strip())
-        try:
-            backend = sa.make_url(url).get_backend_name()
-        except ArgumentError:
-            backend = ""
-        if backend != "postgresql":
-            raise ValueError("must be a URL that begins with postgresql://; unset it for SQLite")
-        return SecretStr(url)
-
-    @field_validator("zlh_deployment")
-    @classmethod
-    def _deployment(cls, value: str | None) -> str | None:
-        if value is not None and not _DEPLOYMENT.fullmatch(value):
-            raise ValueError("must be up to 40 of a-z, 0-9 and -, as in zlh-main")
-        return value
-
-    @field_validator("zlh_snapshot_url")
-    @classmethod
-    def _snapshot_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        url = value.get_secret_value().strip().rstrip("/")
-        protocol = url.partition("://")[0] if "://" in url else "file"
-        if protocol not in available_protocols():
-            raise ValueError(f"{protocol}:// is no file system that fsspec knows")
-        try:
-            get_filesystem_class(protocol)
-        except ImportError as error:
-            raise ValueError(f"{protocol}:// needs a package that is not here: {error}") from error
-        return SecretStr(url)
-
-    @field_validator("cloudflare_api_token", "technitium_api_token", "proxmox_token_secret")
-    @classmethod
-    def _token(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        token = value.get_secret_value().strip()
-        if not _HEADER_VALUE.fullmatch(token):
-            raise ValueError("must be printable ASCII without spaces, for it travels in a header")
-        return SecretStr(token)
-
-    @field_validator("proxmox_token_id")
-    @classmethod
-    def _token_id(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        token_id = value.strip()
-        if not _PROXMOX_TOKEN_ID.fullmatch(token_id):
-            raise ValueError("must be user@realm!name in printable ASCII without spaces")
-        return token_id
-
-    @field_validator("cloudflare_zone_id", "proxmox_node")
-    @classmethod
-    def _path_part(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        part = value.strip()
-        if not _PATH_PART.fullmatch(part):
-            raise ValueError("must be letters, digits, '.', '_' and '-', for it is part of a URL")
-        return part
-
-    @field_validator("cloudflare_edge_ip", "velocity_edge_ip", "traefik_edge_ip")
-    @classmethod
-    def _ipv4(cls, value: str | None) -> str | None:
-        return None if value is None else str(IPv4Address(value.strip()))
-
-    @field_validator("cloudflare_api_base", "proxmox_url")
-    @classmethod
-    def _https_or_loopback(cls, value: str | None) -> str | None:
-        return None if value is None else check_url(value, http_anywhere=False)
-
-    @field_validator("technitium_api_url", "velocity_url", "zlh_web_url", "zlh_runbook_url")
-    @classmethod
-    def _http_or_https(cls, value: str | None) -> str | None:
-        return None if value is None else check_url(value, http_anywhere=True)
-
-    @field_validator(
-        "discord_webhook_critical",
-        "discord_webhook_warning",
-        "discord_webhook_repair",
-        "discord_webhook_info",
-        "zlh_heartbeat_url",
-    )
-    @classmethod
-    def _secret_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        url = value.get_secret_value().strip()
-        check_url(url, http_anywhere=False)
-        return SecretStr(url)
 
     @model_validator(mode="wrap")
     @classmethod

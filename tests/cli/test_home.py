@@ -1,0 +1,30 @@
+"""What `zlh up` says before its first part starts: of what is missing and of what is silent."""
+
+from tests.stack.stack import free_port
+from zlh_dagster.cli.home import prepare
+from zlh_dagster.resources.settings import Settings
+
+
+def told(home, **values):
+    said = []
+    settings = Settings(_env_file=None, dagster_home=home, **values)
+    prepare(settings, {"python_module": "nothing"}, said.append)
+    assert (home / "workspace.yaml").is_file()
+    assert (home / "history").is_dir(), "Dagster's storage was made"
+    return said
+
+
+def test_without_settings_it_has_nothing_to_say(tmp_path):
+    assert told(tmp_path / "home") == []
+
+
+def test_what_is_silent_is_told_and_keeps_nothing_from_starting(tmp_path):
+    database, redis = told(
+        tmp_path / "home",
+        zlh_database_url=f"sqlite:///{tmp_path / 'nowhere.db'}",
+        zlh_redis_url=f"redis://:a-secret@127.0.0.1:{free_port()}/0",
+    )
+    assert database.endswith("nothing is repaired until it answers")
+    assert redis == (
+        "ZLH_REDIS_URL: no Redis answers (connection refused); nothing is repaired until it does"
+    )
