@@ -19,7 +19,7 @@ from zlh_dagster.core.messages import (
     shorten,
 )
 from zlh_dagster.core.model import Action
-from zlh_dagster.core.repair import Finding, RepairOutcome, RepairRequest, Status
+from zlh_dagster.core.repair import BREAKER_OPEN, Finding, RepairOutcome, RepairRequest, Status
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.core.rules import Severity
 from zlh_dagster.sandbox.discord_limits import broken_limits
@@ -241,9 +241,19 @@ def test_failures_come_before_refusals_before_repairs():
     )
     assert [line.split()[0] for line in message.lines] == ["4", "3", "2", "1", "found:"]
     assert message.title == (
-        "Repair failed server 4; Repair refused server 3; found; Repaired server 2;"
+        "Repair of server 4 failed; Repair of server 3 refused; found; Repaired server 2;"
         " Dry run: would repair server 1"
     )
+
+
+def test_what_a_breaker_holds_is_told_as_that_before_what_was_refused():
+    held = outcome(1, Status.REFUSED, "the breaker is open", (), code=BREAKER_OPEN)
+    gone = outcome(2, Status.REFUSED, "the server is gone", ())
+    message = told(gone, held)
+    assert message.severity is Severity.CRITICAL
+    assert message.title == "Breaker open: server 1 not repaired; Repair of server 2 refused"
+    assert sorted(message.topics) == ["breaker", "refused"]
+    assert told(*[held] * 3).title == "3 repairs held by open breakers"
 
 
 def test_a_title_begins_with_the_worst():

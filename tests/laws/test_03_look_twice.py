@@ -114,4 +114,4 @@ def test_look_twice_after_a_write_even_when_the_look_has_a_bug(loop, sandbox, mo
     assert not run.success
     assert len(writes(sandbox)) == 1
     assert statuses(loop.services) == ["failed"]
-    assert titles(sandbox) == ["Repair failed server 5000"]
+    assert titles(sandbox) == ["Repair of server 5000 failed"]

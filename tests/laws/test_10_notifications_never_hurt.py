@@ -272,7 +272,7 @@ def test_notifications_a_failing_repair_is_told_once_and_its_end_too(loop, sandb
     sandbox.edge.velocity.seed([b for n, b in backends.items() if n != "mc-5000"])
     loop.minute()
     loop.minute()
-    assert titles(sandbox) == ["Repair failed server 5000"]
+    assert titles(sandbox) == ["Repair of server 5000 failed"]
     sandbox.edge.faults.switch_off("velocity")
     loop.minute()
     assert len(titles(sandbox)) == 2

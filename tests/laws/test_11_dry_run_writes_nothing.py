@@ -82,6 +82,6 @@ def test_a_spent_budget_is_told_once_in_dry_run(loop, dry, sandbox):
     pass_time(dry.services, minutes=11)
     for _ in range(4):
         dry.minute()
-    assert titles(sandbox)[before:] == ["Repair refused server 5000"]
+    assert titles(sandbox)[before:] == ["Breaker open: server 5000 not repaired"]
     assert statuses(dry.services) == ["succeeded"] * 3 + ["refused"]
     assert dry.services.gate.breakers() == {}

@@ -276,7 +276,8 @@ def _topics(
 ) -> tuple[str, ...]:
     """What asks for the operator, the worst first."""
     asked = [
-        *(s.value for s in _WITH_REASON if by_status[s]),
+        *(["failed"] if by_status[Status.FAILED] else []),
+        *("breaker" if o.escalated else "refused" for o in by_status[Status.REFUSED]),
         *(f.kind for f in sorted(result.findings, key=lambda f: ORDER.index(f.severity))),
         *(i.kind for i in result.due),
         *(["interrupted"] if result.interrupted else []),

@@ -23,14 +23,16 @@ def title_of(result: BatchResult, news: Mapping[Status, Sequence[RepairOutcome]]
         result: What it did.
         news: Those of its outcomes that are told, by status.
     """
-    refused, repaired = news[Status.REFUSED], news[Status.SUCCEEDED]
+    repaired = news[Status.SUCCEEDED]
+    held = [o for o in news[Status.REFUSED] if o.escalated]
+    refused = [o for o in news[Status.REFUSED] if not o.escalated]
     reverted = [o for o in repaired if o.action is Action.REVERT]
     mended = [o for o in repaired if o.action is not Action.REVERT]
     asked_for = "; ".join(
         text
         for text in (
-            _counted(mended, "Repaired", "servers repaired"),
-            _counted(reverted, "Reverted and paused", "servers reverted and paused"),
+            _counted(mended, "Repaired {}", "servers repaired"),
+            _counted(reverted, "Reverted and paused {}", "servers reverted and paused"),
         )
         if text
     )
@@ -43,12 +45,13 @@ def title_of(result: BatchResult, news: Mapping[Status, Sequence[RepairOutcome]]
     parts = [
         (
             Severity.CRITICAL,
-            _counted(news[Status.FAILED], "Repair failed", "repairs failed"),
+            _counted(news[Status.FAILED], "Repair of {} failed", "repairs failed"),
         ),
         (
-            Severity.CRITICAL if any(o.escalated for o in refused) else Severity.WARNING,
-            _counted(refused, "Repair refused", "repairs refused"),
+            Severity.CRITICAL,
+            _counted(held, "Breaker open: {} not repaired", "repairs held by open breakers"),
         ),
+        (Severity.WARNING, _counted(refused, "Repair of {} refused", "repairs refused")),
         (_worst(result.findings), _titled(result.findings, "", "more findings")),
         (_worst(result.due), _titled(result.due, "Still open: ", "more still open")),
         (Severity.REPAIR, asked_for),
@@ -56,7 +59,7 @@ def title_of(result: BatchResult, news: Mapping[Status, Sequence[RepairOutcome]]
             Severity.REPAIR,
             _counted(
                 news[Status.DRY_RUN],
-                "Dry run: would repair",
+                "Dry run: would repair {}",
                 "servers would be repaired, dry run",
             ),
         ),
@@ -97,7 +100,7 @@ def _in_words(incident: str) -> str:
 def _counted(outcomes: Sequence[RepairOutcome], one: str, many: str) -> str:
     if not outcomes:
         return ""
-    return f"{one} {_who(outcomes[0])}" if len(outcomes) == 1 else f"{len(outcomes)} {many}"
+    return one.format(_who(outcomes[0])) if len(outcomes) == 1 else f"{len(outcomes)} {many}"
 
 
 def _who(outcome: RepairOutcome) -> str:
