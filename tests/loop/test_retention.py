@@ -1,5 +1,6 @@
 """The job `retention`: what it deletes, what it keeps, that it stays within its time."""
 
+import uuid
 from datetime import datetime, timedelta, timezone
 
 import dagster as dg
@@ -7,13 +8,15 @@ import pytest
 from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
 from tests.harness import Loop, titles
 from tests.loop.stored import stored, ticks_on_disk
 from tests.loop.test_dagster_shell import tell
 from zlh_dagster.core.retention import EVENTFUL_TAG, NEW_DRIFT
 from zlh_dagster.jobs import retention as retention_module
-from zlh_dagster.jobs.retention import RETENTION, retain
+from zlh_dagster.jobs.retention import RETENTION, Done, _delete_runs, retain
+from zlh_dagster.jobs.storage import RunStore
 from zlh_dagster.resources.history import History
 from zlh_dagster.sandbox.cloudflare_records import new_record
 
@@ -197,15 +200,15 @@ def test_fifty_ticks_leave_what_one_day_leaves(loop, store):
 
 def test_a_run_that_cannot_be_deleted_does_not_keep_the_others(loop, store, monkeypatch):
     runs = [tiny_observe.execute_in_process(instance=store.instance).run_id for _ in range(3)]
-    delete = type(store.instance.run_storage).delete_run
+    delete = RunStore.delete_runs
 
-    def refuse(storage, run_id):
-        if run_id == runs[1]:
+    def refuse(self, run_ids):
+        if runs[1] in run_ids:
             raise OSError("no")
-        delete(storage, run_id)
+        delete(self, run_ids)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(store.instance.run_storage), "delete_run", refuse)
+        patch.setattr(RunStore, "delete_runs", refuse)
         done = retain(store.instance, loop.services, now=later(hours=25))
     assert done.problems == [f"run {runs[1]}: OSError: no"]
     assert store.runs_named_anywhere() == {runs[1]}
@@ -229,6 +232,49 @@ def test_runs_of_jobs_that_are_not_ours_are_not_touched(loop, store):
     run = theirs.execute_in_process(instance=store.instance)
     retain(store.instance, loop.services, now=later(days=365))
     assert store.runs_named_anywhere() == {run.run_id}
+
+
+@pytest.mark.parametrize("name", [IMPLICIT_ASSET_JOB_NAME, "observe", "retention"])
+def test_jobs_of_the_same_name_in_another_code_location_are_not_touched(loop, store, name):
+    """Assets that are materialized by hand run in a job of the same name everywhere."""
+    instance = store.instance
+    first = tiny_observe.execute_in_process(instance=instance).run_id
+    made = instance.get_run_by_id(first)
+    ours, theirs = (
+        made._replace(
+            run_id=str(uuid.uuid4()), job_name=name, tags={REPOSITORY_LABEL_TAG: f"jobs@{location}"}
+        )
+        for location in ("zlh", "billing")
+    )
+    for run in (ours, theirs):
+        instance.run_storage.add_run(run)
+    done = retain(instance, loop.services, now=later(days=365), location="jobs@zlh")
+    assert done.problems == []
+    assert store.runs_named_anywhere() == {theirs.run_id}
+    assert [run.run_id for run in instance.get_runs()] == [theirs.run_id]
+
+
+def test_many_runs_go_with_few_connections(loop, store, monkeypatch):
+    """A connection to PostgreSQL for each run would take longer than the runs take to come."""
+    runs = [tiny_observe.execute_in_process(instance=store.instance).run_id]
+    runs += [store.repeat(runs[0], tags={}) for _ in range(119)]
+    opened = []
+    for storage, name in (("event_log_storage", "index_connection"), ("run_storage", "connect")):
+        kind = type(getattr(store.instance, storage))
+        connect = getattr(kind, name)
+
+        def counted(self, *args, connect=connect, name=name):
+            opened.append(name)
+            return connect(self, *args)
+
+        monkeypatch.setattr(kind, name, counted)
+    rest = RunStore(store.instance)
+    done = Done()
+    assert _delete_runs(rest, done, runs, deadline=float("inf")) == 120
+    assert done.problems == []
+    assert (opened.count("index_connection"), opened.count("connect")) == (3, 3)
+    monkeypatch.undo()
+    assert store.runs_named_anywhere() == set()
 
 
 def test_assets_that_somebody_materialized_go_like_a_tick(loop, store):

@@ -7,8 +7,11 @@ import pytest
 from tests.harness import edge_state, writes
 from tests.resources.repairing import bench, code
 from zlh_dagster.core.holds import Pause
+from zlh_dagster.core.messages import batch_message
 from zlh_dagster.core.model import Action, Surface
 from zlh_dagster.core.repair import RepairRequest
+from zlh_dagster.core.result import BatchResult
+from zlh_dagster.core.rules import Severity
 from zlh_dagster.resources import http, publisher
 from zlh_dagster.resources.batch import CONTROLLER, OPERATOR
 from zlh_dagster.resources.database import DatabaseError
@@ -276,28 +279,58 @@ def test_a_write_that_fails_is_told_and_the_server_stays_paused(
     assert "server:5000" in services.gate.pauses()
 
 
-@pytest.mark.parametrize(
-    ("error", "told"),
-    [
-        (RedisUnavailable("Redis cannot be reached"), "zlh pause --vmid 5000"),
-        (DatabaseError("paused, but only in Redis: locked"), "paused, but only in Redis"),
-    ],
-)
-def test_a_pause_that_cannot_be_set_is_told_and_the_row_is_closed(
-    revert, repaired, made, sandbox, services, monkeypatch, error, told
+def test_a_pause_that_redis_does_not_take_is_kept_in_the_database(
+    revert, repaired, services, sandbox, monkeypatch
 ):
-    """Written is written: the proof and the ledger come first, and the operator hears the rest."""
-
     def lost(pause):
-        raise error
+        raise RedisUnavailable("Redis cannot be reached")
 
     monkeypatch.setattr(services.gate, "pause", lost)
     event_id, before = repaired
     outcome = revert(event_id)
     assert edge_state(sandbox) == before
+    assert code(outcome) == ("succeeded", "")
+    assert services.gate.pauses() == {}
+    assert event_id in services.gate.kept_pauses()["server:5000"].reason
+
+
+def test_a_pause_that_cannot_be_set_is_told_and_the_row_is_closed(
+    revert, repaired, made, sandbox, services, monkeypatch
+):
+    """Written is written: the proof and the ledger come first, and the operator hears the rest."""
+
+    def redis_lost(pause):
+        raise RedisUnavailable("Redis cannot be reached")
+
+    def database_lost(pause):
+        raise DatabaseError("not paused: locked")
+
+    monkeypatch.setattr(services.gate, "pause", redis_lost)
+    monkeypatch.setattr(services.gate, "keep", database_lost)
+    event_id, before = repaired
+    outcome = revert(event_id)
+    assert edge_state(sandbox) == before
     assert made.events()[-1]["status"] == "succeeded"
-    assert outcome.status.value == "succeeded"
-    assert told in outcome.reason
+    assert code(outcome) == ("succeeded", "not_paused")
+    message = batch_message(
+        BatchResult((outcome,)), run_id="0123456789", requested_by="operator", now=1.0
+    )
+    assert message.severity is Severity.WARNING
+    assert message.title == "Reverted server 5000, its pause failed"
+    assert "(not paused: locked): zlh pause --vmid 5000" in message.lines[0]
+    assert message.topics == ("paused",)
+
+
+def test_a_pause_that_the_database_does_not_keep_is_told(
+    revert, repaired, services, sandbox, monkeypatch
+):
+    def half(pause):
+        raise DatabaseError("paused, but only in Redis: locked")
+
+    monkeypatch.setattr(services.gate, "pause", half)
+    outcome = revert(repaired[0])
+    assert code(outcome) == ("succeeded", "not_paused")
+    assert "paused, but only in Redis" in outcome.reason
 
 
 def test_the_ledger_knows_its_rows_by_name(platform, repaired):

@@ -14,7 +14,7 @@ from zlh_dagster.core import times
 from zlh_dagster.core.breaker import reset_command
 from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.model import Action
-from zlh_dagster.core.repair import Finding, RepairOutcome, Status
+from zlh_dagster.core.repair import NOT_PAUSED, Finding, RepairOutcome, Status
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.core.rules import Severity
 from zlh_dagster.core.titles import ORDER, title_of
@@ -242,6 +242,7 @@ def batch_message(
         *(i.severity for i in result.due),
         *(Severity.CRITICAL for o in news if o.escalated),
         *(Severity.WARNING for _ in (*by_status[Status.REFUSED], *result.interrupted)),
+        *(Severity.WARNING for o in news if o.code == NOT_PAUSED),
         *(Severity.REPAIR for o in news if o.status in (Status.SUCCEEDED, Status.DRY_RUN)),
     ]
     # An end is told where the beginning was, unless it comes with something new.
@@ -278,6 +279,7 @@ def _topics(
     asked = [
         *(["failed"] if by_status[Status.FAILED] else []),
         *("breaker" if o.escalated else "refused" for o in by_status[Status.REFUSED]),
+        *("paused" for o in by_status[Status.SUCCEEDED] if o.code == NOT_PAUSED),
         *(f.kind for f in sorted(result.findings, key=lambda f: ORDER.index(f.severity))),
         *(i.kind for i in result.due),
         *(["interrupted"] if result.interrupted else []),
@@ -339,7 +341,8 @@ def _outcome_lines(outcomes: tuple[RepairOutcome, ...]) -> list[str]:
 def _outcome_line(outcome: RepairOutcome) -> str:
     what = what_was_done(outcome) or outcome.reason
     line = f"{outcome.name} {outcome.action.value}: {shorten(what, 300)}"
-    if outcome.status in _WITH_REASON and outcome.changes and outcome.reason:
+    told = outcome.status in _WITH_REASON or outcome.code
+    if told and outcome.changes and outcome.reason:
         line += f" - {shorten(outcome.reason, 300)}"
     return line
 

@@ -9,6 +9,8 @@ from zlh_dagster.core.rules import Severity
 
 BREAKER_OPEN = "breaker_open"
 SURFACE_BREAKER_OPEN = "surface_breaker_open"
+NOT_PAUSED = "not_paused"
+"""Of a revert that succeeded: its server is not paused, so that the loop will undo it."""
 BY_BREAKER = frozenset({BREAKER_OPEN, SURFACE_BREAKER_OPEN})
 """Codes of refusals by a breaker."""
 
@@ -153,7 +155,7 @@ class RepairOutcome:
     """What came of one request; ``event_id`` names its ledger row where one was written.
 
     Attributes:
-        code: Why it was refused or failed, for programs.
+        code: Why it was refused or failed, or what is missing although it succeeded, for programs.
         incident: The incident that this outcome opens, where it does.
         is_news: Whether it is told: what repeats within a lasting incident is not.
     """

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.model import Action
-from zlh_dagster.core.repair import Finding, RepairOutcome, Status
+from zlh_dagster.core.repair import NOT_PAUSED, Finding, RepairOutcome, Status
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.core.rules import Severity
 
@@ -26,7 +26,9 @@ def title_of(result: BatchResult, news: Mapping[Status, Sequence[RepairOutcome]]
     repaired = news[Status.SUCCEEDED]
     held = [o for o in news[Status.REFUSED] if o.escalated]
     refused = [o for o in news[Status.REFUSED] if not o.escalated]
-    reverted = [o for o in repaired if o.action is Action.REVERT]
+    reverts = [o for o in repaired if o.action is Action.REVERT]
+    reverted = [o for o in reverts if o.code != NOT_PAUSED]
+    unpaused = [o for o in reverts if o.code == NOT_PAUSED]
     mended = [o for o in repaired if o.action is not Action.REVERT]
     asked_for = "; ".join(
         text
@@ -50,6 +52,10 @@ def title_of(result: BatchResult, news: Mapping[Status, Sequence[RepairOutcome]]
         (
             Severity.CRITICAL,
             _counted(held, "Breaker open: {} not repaired", "repairs held by open breakers"),
+        ),
+        (
+            Severity.WARNING,
+            _counted(unpaused, "Reverted {}, its pause failed", "reverts whose pause failed"),
         ),
         (Severity.WARNING, _counted(refused, "Repair of {} refused", "repairs refused")),
         (_worst(result.findings), _titled(result.findings, "", "more findings")),

@@ -1,7 +1,7 @@
 """The job `retention`: every hour, what is old goes, and the figures of the day are kept."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -51,6 +51,7 @@ def retain(
     services: Services,
     *,
     now: datetime,
+    location: str | None = None,
     seconds: float = WORK_SECONDS,
 ) -> Done:
     """Deletes what is old, gives space back, and brings the daily figures up to date.
@@ -61,6 +62,7 @@ def retain(
         instance: Whose runs.
         services: Snapshots, figures and the database.
         now: The time by which the age of things is told.
+        location: Label of the code location of which this is a part, where it is part of one.
         seconds: How long runs and events, and after them snapshots, may be deleted for.
     """
     done = Done()
@@ -69,7 +71,14 @@ def retain(
     deadline = time.monotonic() + seconds
 
     def runs() -> int:
-        return _delete_runs(store, done, limit=limit, expired=now - KEPT, deadline=deadline)
+        ended = store.ended(
+            location=location,
+            jobs=(*ROUTINE, LEVEL1_REPAIR),
+            routine=ROUTINE,
+            before=limit,
+            expired=now - KEPT,
+        )
+        return _delete_runs(store, done, ended.to_delete(), deadline=deadline)
 
     def runless() -> int:
         return store.delete_runless(dg.AssetKey(DRIFT), before=limit, deadline=deadline)
@@ -111,22 +120,21 @@ def _try(done: Done, name: str, work: Callable[[], int]) -> None:
         done.problems.append(f"{name}: {type(error).__name__}: {error}")
 
 
-def _delete_runs(
-    store: RunStore, done: Done, *, limit: datetime, expired: datetime, deadline: float
-) -> int:
-    ended = store.ended(
-        jobs=(*ROUTINE, LEVEL1_REPAIR), routine=ROUTINE, before=limit, expired=expired
-    )
-    rest = iter(ended.to_delete())
+def _delete_runs(store: RunStore, done: Done, run_ids: Sequence[str], *, deadline: float) -> int:
+    """Deletes many at once, and one by one where that fails: one may keep the others."""
+    rest = iter(run_ids)
     deleted = 0
     while time.monotonic() < deadline and (together := list(islice(rest, _TOGETHER))):
-        store.delete_checks(together)
-        for run_id in together:
-            try:
-                store.delete_run(run_id)
-                deleted += 1
-            except Exception as error:  # noqa: BLE001 - the other runs are worth trying
-                done.problems.append(f"run {run_id}: {type(error).__name__}: {error}")
+        try:
+            store.delete_runs(together)
+            deleted += len(together)
+        except Exception:  # noqa: BLE001 - whatever it was, it is told of the run that has it
+            for run_id in together:
+                try:
+                    store.delete_runs([run_id])
+                    deleted += 1
+                except Exception as error:  # noqa: BLE001 - the other runs are worth trying
+                    done.problems.append(f"run {run_id}: {type(error).__name__}: {error}")
     done.counts["runs_left_for_later"] = len(list(rest))
     return deleted
 
@@ -171,7 +179,13 @@ def delete_what_is_old(
     context: dg.OpExecutionContext, services: dg.ResourceParam[Services]
 ) -> dg.Output[None]:
     """Fails in the end when a part did not work, after all of them were tried."""
-    done = retain(context.instance, services, now=datetime.now(timezone.utc))
+    origin = context.run.remote_job_origin
+    done = retain(
+        context.instance,
+        services,
+        now=datetime.now(timezone.utc),
+        location=None if origin is None else origin.repository_origin.get_label(),
+    )
     context.log.info(", ".join(f"{name}: {count}" for name, count in done.counts.items()))
     if done.problems:
         for problem in done.problems:

@@ -1,8 +1,9 @@
 """What the retention job reads of Dagster's own storage, and deletes from it.
 
-Dagster deletes a run and its events when it is asked to. What it leaves behind is deleted here, in
-the tables that it defines itself: results of asset checks, events that no run reported, and, with
-SQLite, the file that each run has. All statements work on SQLite and PostgreSQL alike.
+Dagster deletes one run and its events when it is asked to, with three connections to PostgreSQL for
+each. Here many go at once, from the tables that it defines itself, with what it leaves behind:
+results of asset checks, events that no run reported, and, with SQLite, the file that each run has.
+All statements work on SQLite and PostgreSQL alike.
 """
 
 import json
@@ -22,8 +23,9 @@ from dagster._core.storage.event_log.schema import (
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
-from dagster._core.storage.runs.schema import RunsTable
+from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
 from zlh_dagster.core.retention import EVENTFUL_TAG, NEW_DRIFT, TICK_RUN_TAG, Ended
 from zlh_dagster.jobs.run_files import RunFiles
@@ -60,6 +62,7 @@ class RunStore:
     def ended(
         self,
         *,
+        location: str | None,
         jobs: Iterable[str],
         routine: Collection[str],
         before: datetime,
@@ -68,14 +71,24 @@ class RunStore:
         """Runs that had ended before a time.
 
         Args:
+            location: Label of the code location whose runs these are: another one may have jobs of
+                the same names. Runs that were made by no location count as this one's.
             jobs: All jobs of this project; runs of others are not looked at.
             routine: Those of them whose successful runs are uneventful, unless they are marked.
             before: That time.
             expired: The time before which all of them are to be deleted.
         """
-        run = RunsTable.c
+        run, tag = RunsTable.c, RunTagsTable.c
+        elsewhere = sa.select(tag.run_id).where(
+            tag.key == REPOSITORY_LABEL_TAG, tag.value != (location or "")
+        )
         query = sa.select(run.run_id, run.pipeline_name, run.status, _is_old(expired).label("old"))
-        ours = (run.pipeline_name.in_(list(jobs)), run.status.in_(_FINISHED), _is_old(before))
+        ours = (
+            run.pipeline_name.in_(list(jobs)),
+            run.run_id.not_in(elsewhere),
+            run.status.in_(_FINISHED),
+            _is_old(before),
+        )
         with self._runs.connect() as connection:
             rows = connection.execute(query.where(*ours).order_by(run.id.desc())).all()
         marked = self._instance.get_run_ids(dg.RunsFilter(tags={EVENTFUL_TAG: NEW_DRIFT}))
@@ -95,18 +108,28 @@ class RunStore:
         """Identifiers of all runs, of whatever job and status."""
         return set(self._instance.get_run_ids())
 
-    def delete_checks(self, run_ids: Iterable[str]) -> None:
-        """Deletes the results of asset checks of some runs."""
-        table = AssetCheckExecutionsTable
-        with self._events.index_connection() as connection:
-            connection.execute(sa.delete(table).where(table.c.run_id.in_(list(run_ids))))
+    def delete_runs(self, run_ids: Collection[str]) -> None:
+        """Deletes runs: events first, so that no failure leaves events without their run.
 
-    def delete_run(self, run_id: str) -> None:
-        """Deletes a run: its events first, so that no failure leaves events without their run."""
+        Raises:
+            Exception: If that failed; some of it may be done then.
+        """
+        ids = list(run_ids)
+        events, checks, tags = (
+            SqlEventLogStorageTable.c,
+            AssetCheckExecutionsTable.c,
+            AssetEventTagsTable.c,
+        )
+        of_runs = sa.select(events.id).where(events.run_id.in_(ids))
         with self._events.index_connection() as connection:
-            self._events.delete_events_for_run(connection, run_id)
-        self._files.delete(run_id)
-        self._runs.delete_run(run_id)
+            connection.execute(sa.delete(AssetEventTagsTable).where(tags.event_id.in_(of_runs)))
+            connection.execute(sa.delete(AssetCheckExecutionsTable).where(checks.run_id.in_(ids)))
+            connection.execute(sa.delete(SqlEventLogStorageTable).where(events.run_id.in_(ids)))
+        self._files.delete_all(ids)
+        with self._runs.connect() as connection:
+            # With SQLite no rule of the database takes them along.
+            connection.execute(sa.delete(RunTagsTable).where(RunTagsTable.c.run_id.in_(ids)))
+            connection.execute(sa.delete(RunsTable).where(RunsTable.c.run_id.in_(ids)))
 
     def delete_runless(self, key: dg.AssetKey, *, before: datetime, deadline: float) -> int:
         """Deletes events of an asset that were reported without a run.

@@ -15,7 +15,7 @@ from zlh_dagster.core.desired import EdgeConfig, desired_edge
 from zlh_dagster.core.guards import edge_refusals
 from zlh_dagster.core.holds import Pause, server_scope
 from zlh_dagster.core.model import DNS_SURFACES
-from zlh_dagster.core.repair import Refusal, RepairOutcome, RepairRequest
+from zlh_dagster.core.repair import NOT_PAUSED, Refusal, RepairOutcome, RepairRequest, Status
 from zlh_dagster.core.revert import event_refusal, plan_revert
 from zlh_dagster.resources.batch import Batch, Recorder, converged
 from zlh_dagster.resources.database import DatabaseError
@@ -123,27 +123,27 @@ class Reverts:
         outcome = self._publisher.prove(opened, self._recorder)[0]
         if unpaused is None:
             return outcome
-        return replace(outcome, reason="; ".join(filter(None, (outcome.reason, unpaused))))
+        _log.error("%s", unpaused)
+        return replace(
+            outcome,
+            reason="; ".join(filter(None, (outcome.reason, unpaused))),
+            code=NOT_PAUSED if outcome.status is Status.SUCCEEDED else outcome.code,
+        )
 
     def _pause(self, request: RepairRequest) -> str | None:
         """Pauses the server; returns what the operator must know when that failed.
 
         The record is written by now: what was done is proved and recorded all the same.
         """
-        scope, why = (
-            server_scope(request.vmid),
-            f"reverted {request.target}: the loop would undo that",
-        )
+        why = f"reverted {request.target}: the loop would undo that"
+        pause = Pause(scope=server_scope(request.vmid), reason=why, since=time.time())
         try:
-            self._gate.pause(Pause(scope=scope, reason=why, since=time.time()))
+            try:
+                self._gate.pause(pause)
+            except RedisUnavailable:
+                # Every tick and every repair run sets it before anything else.
+                self._gate.keep(pause)
         except DatabaseError as error:
-            _log.error("%s", error)
-            return str(error)
-        except RedisUnavailable as error:
-            told = (
-                f"the server is not paused, and the loop will undo this: zlh pause --vmid"
-                f" {request.vmid} ({error})"
-            )
-            _log.error("%s", told)
-            return told
+            command = f"zlh pause --vmid {request.vmid}"
+            return f"the loop may undo this ({error}): {command} keeps it from that"
         return None
