@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zlh_dagster.cli.main import app
 from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.messages import (
     Links,
@@ -132,12 +133,21 @@ def test_what_is_read_is_what_was_written(text):
         ("`zlh db upgrade` creates it", "`zlh db upgrade` creates it"),
         ("and 3 more, see zlh events", "and 3 more, see `zlh events`"),
         ("see zlh plan\nand a_b", r"see `zlh plan` and a\_b"),
+        ("zlh revert af2a91c0 does", "`zlh revert af2a91c0` does"),
+        ("zlh up --no-web", "`zlh up --no-web`"),
+        ("the database zlh was restarted", "the database zlh was restarted"),
         ("a zlh", "a zlh"),
     ],
 )
 def test_commands_stand_as_code_to_be_copied(text, shown):
     [embed] = payload(Message(Severity.INFO, "a title", (text,)))["embeds"]
     assert embed["description"] == shown
+
+
+def test_every_command_is_known_to_the_messages():
+    names = [c.name or c.callback.__name__ for c in app.registered_commands]
+    for name in [*names, *(group.name for group in app.registered_groups)]:
+        assert formatted(f"see zlh {name} for it") == f"see `zlh {name}` for it"
 
 
 @settings(max_examples=200, deadline=None)

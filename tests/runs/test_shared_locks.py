@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.resources.databases import empty_database, postgresql
+from zlh_dagster.runs import locks as run_locks
 from zlh_dagster.runs import shared_locks
 from zlh_dagster.runs.locks import WORKER, Held
 from zlh_dagster.runs.shared_locks import SharedLocks
@@ -33,8 +34,8 @@ def elsewhere(url):
     """Another process that holds a lock of one's choice."""
     started = []
 
-    def hold(name):
-        command = [sys.executable, "-c", HOLDS, url, name]
+    def hold(name, *prefix):
+        command = [*prefix, sys.executable, "-c", HOLDS, url, name]
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
         started.append(process)
         assert process.stdout.readline() == b"held\n"
@@ -95,13 +96,24 @@ def test_another_deployment_in_the_same_database_has_its_own(url):
 def test_a_process_of_another_machine_is_not_named(url, monkeypatch):
     locks = SharedLocks(url, "d")
     with locks.hold("a"):
-        monkeypatch.setattr(shared_locks.socket, "gethostname", lambda: "another-machine")
+        monkeypatch.setattr(run_locks.socket, "gethostname", lambda: "another-machine")
         assert locks.held("a")
         assert locks.holder("a") is None
 
 
+def test_a_process_of_a_container_with_the_same_host_name_is_not_named(url, elsewhere):
+    """Its number is that of another process here: nobody may signal that one."""
+    apart = ("unshare", "--pid", "--fork", "--kill-child")
+    if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no PID namespace can be made here")
+    locks = SharedLocks(url, "d")
+    elsewhere("contained", *apart)
+    assert locks.held("contained")
+    assert locks.holder("contained") is None
+
+
 def test_a_long_host_name_is_still_its_own(url, monkeypatch):
-    monkeypatch.setattr(shared_locks.socket, "gethostname", lambda: "h" * 64)
+    monkeypatch.setattr(run_locks.socket, "gethostname", lambda: "h" * 64)
     locks = SharedLocks(url, "d")
     with locks.hold("a"):
         assert locks.holder("a") == os.getpid()

@@ -42,8 +42,9 @@ _COLOURS = {
 _GOOD = _COLOURS[Severity.REPAIR]
 _MARKDOWN = re.compile(r"([\\*_~`|>#\[\]()<@]|:(?=//))")
 _COMMAND_OR_MARKDOWN = re.compile(
-    r"`?\b(?P<command>zlh [a-z]+(?: (?:(?:reset|--surface) \w+(?::\w+)?"
-    r"|reset|upgrade|--[a-z]+|\d\w*|[a-z]+_[a-z_]+(?::\w+)?))*)`?|" + _MARKDOWN.pattern
+    r"`?\b(?P<command>zlh (?:up|serve|status|health|doctor|plan|repair|revert|approve|pause|resume"
+    r"|breakers|events|history|drill|db)\b(?: (?:(?:reset|--surface) \w+(?::\w+)?"
+    r"|reset|upgrade|--[a-z-]+|\w*\d\w*|[a-z]+_[a-z_]+(?::\w+)?))*)`?|" + _MARKDOWN.pattern
 )
 """A command with its arguments, which are told from the words that follow it by their shape."""
 

@@ -10,12 +10,27 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Protocol
 
 WORKER = "worker"
 PATIENCE = 0.5
 """Seconds that those who want a lock wait for those who only look whether it is held."""
+
+
+def machine() -> str:
+    """Where the number of a process names this process: a host's name and, on Linux, more.
+
+    Machines that were copied have the same name, and so may containers. A boot's random number
+    tells kernels apart, the number of a PID namespace the containers of one (proc(5)).
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        space = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return socket.gethostname()
+    return f"{sha256(f'{boot}{space}'.encode()).hexdigest()[:12]} {socket.gethostname()}"
 
 
 class Held(Exception):
@@ -63,7 +78,7 @@ class Locks:
         path = self._path(name)
         with _exclusively(path, patience) as file:
             file.truncate(0)
-            file.write(f"{os.getpid()} {socket.gethostname()}")
+            file.write(f"{os.getpid()} {machine()}")
             file.flush()
             try:
                 yield
@@ -93,8 +108,8 @@ class Locks:
         if not self.held(name):
             return None
         try:
-            pid, _, host = self._path(name).read_text().partition(" ")
-            return int(pid) if host == socket.gethostname() else None
+            pid, _, where = self._path(name).read_text().partition(" ")
+            return int(pid) if where == machine() else None
         except (FileNotFoundError, ValueError):
             return None
 

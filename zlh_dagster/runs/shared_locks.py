@@ -8,7 +8,6 @@ connections on after each statement (PgBouncer in transaction mode) breaks that.
 import contextlib
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from zlh_dagster.runs.locks import PATIENCE, WORKER, Held
+from zlh_dagster.runs.locks import PATIENCE, WORKER, Held, machine
 
 _CONNECT_SECONDS = 5
 _NAME_LIMIT = 63
@@ -157,4 +156,4 @@ class SharedLocks:
 
 
 def _signature(pid: int | None = None) -> str:
-    return f"zlh {pid or os.getpid()} {socket.gethostname()}"[:_NAME_LIMIT]
+    return f"zlh {pid or os.getpid()} {machine()}"[:_NAME_LIMIT]
