@@ -63,8 +63,9 @@ def test_what_another_machine_writes_is_seen_after_a_listing():
     elsewhere.write(snap(records_frame(RECORDS), source="first"))
     assert store.sources("t1") == ["first"]
     elsewhere.write(snap(records_frame(RECORDS), source="second"))
-    assert store.read("second", "t1").observed
     assert store.sources("t1") == ["first", "second"]
+    elsewhere.write(snap(records_frame(RECORDS), source="third"))
+    assert store.read("third", "t1").observed
     elsewhere.write(snap(records_frame(RECORDS), source="first", tick="t2"))
     assert set(store.ticks()) == {"t1", "t2"}
     assert store.ready()

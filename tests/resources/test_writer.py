@@ -7,8 +7,10 @@ import pytest
 
 from tests.resources.clients import CF, TN, VE, missing
 from zlh_dagster.core.changes import Plan
+from zlh_dagster.core.holds import EVERYTHING, Pause
 from zlh_dagster.core.policy import Action
 from zlh_dagster.core.repair import RepairRequest
+from zlh_dagster.resources.http import Rejected
 from zlh_dagster.resources.lease import acquire
 from zlh_dagster.resources.writer import FEW, EdgeWriter, OpenRepair
 
@@ -107,3 +109,48 @@ def test_a_surface_gets_as_many_calls_at_the_same_time_as_it_is_said_to_bear(
     mine.write(rest)
     assert watched.most == at_once
     assert [repair.errors for repair in begun + rest if repair.errors] == []
+
+
+class Picky(Watched):
+    """Refuses a whole call for one record of it; then something may happen."""
+
+    def __init__(self, inner, refused, then=lambda: None):
+        super().__init__(inner)
+        self._refused, self._then = refused, then
+
+    def _pass(self, changes, call):
+        def picked():
+            if any(change.describe().startswith(self._refused) for change in changes):
+                self._then()
+                raise Rejected("cloudflare: HTTP 400, 9005 Content is invalid")
+            call()
+
+        super()._pass(changes, picked)
+
+
+def test_one_bad_record_of_a_hundred_costs_twenty_calls_more_and_no_other_record(
+    writer, client, sandbox
+):
+    work = repairs(CF, 100)
+    watched = Picky(client(CF), "cloudflare A mc-6042.")
+    mine = writer(CF, watched)
+    mine.write(work)
+    assert sorted(watched.sizes, reverse=True) == [100, *[10] * 10, *[1] * 10]
+    assert mine.writes == 1 + 10 + 10
+    [bad] = [repair for repair in work if repair.errors]
+    assert bad.request.vmid == 6042
+    assert {repair.attempted for repair in work} == {1}
+    assert sandbox.edge.cloudflare.named("mc-6041.example.gg") != []
+    assert sandbox.edge.cloudflare.named("mc-6042.example.gg") == []
+
+
+def test_what_is_held_back_after_its_call_was_refused_was_not_tried(platform, writer, client):
+    """A refused call has written nothing; the pause that came then keeps it from being repeated."""
+    gate, work = platform.services().gate, repairs(CF, 20)
+
+    def pause():
+        gate.pause(Pause(EVERYTHING, "by hand", 1.0))
+
+    writer(CF, Picky(client(CF), "cloudflare A mc-6000.", then=pause)).write(work)
+    assert {repair.attempted for repair in work} == {0}
+    assert {repair.held.code for repair in work} == {"paused"}

@@ -1,6 +1,7 @@
 """What the worker does with one message, without its processes."""
 
 import signal
+import threading
 
 import dagster as dg
 import pytest
@@ -19,6 +20,33 @@ def work(context: dg.OpExecutionContext) -> None:
 @dg.job(executor_def=dg.in_process_executor)
 def a_job() -> None:
     work()
+
+
+class Failed:
+    """A storage in which a run is failed; tells when it was looked at."""
+
+    def __init__(self):
+        self.looked = threading.Semaphore(0)
+
+    def get_run_by_id(self, run_id):
+        self.looked.release()
+        return self
+
+    is_failure_or_canceled = True
+    status = dg.DagsterRunStatus.FAILURE
+
+
+@pytest.mark.parametrize(("looks", "sent"), [(1, []), (2, [signal.SIGTERM])])
+def test_a_run_that_fails_of_itself_has_the_time_until_the_next_look(monkeypatch, looks, sent):
+    """It is found failed while it still tells so; found so twice, others have given it up."""
+    storage, signals = Failed(), []
+    monkeypatch.setattr(worker, "_instance", lambda: storage)
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(worker.os, "kill", lambda pid, number: signals.append(number))
+    with worker._ended_on_request("a-run"):
+        for _ in range(looks):
+            assert storage.looked.acquire(timeout=30)
+    assert signals == sent
 
 
 @pytest.fixture
