@@ -130,13 +130,18 @@ def _snapshots(services: Services) -> Iterable[Finding]:
         return
     name, tried = "ZLH_SNAPSHOT_URL", "listed what is there"
     try:
-        got = "there are snapshots" if services.snapshots.ready() else "nothing yet"
+        there = services.snapshots.ready()
     except Exception as error:  # noqa: BLE001 - each file system has errors of its own
         got = services.redactor.text(f"{type(error).__name__}: {error}")
         todo = "every tick writes there: see to its address, its rights and its credentials"
         yield Finding(name, State.PROBLEM, tried, got, todo)
+        return
+    if there:
+        yield Finding(name, State.OK, tried, "there are snapshots")
     else:
-        yield Finding(name, State.OK, tried, got)
+        got = "nothing, or no such place: whether it can be written shows with the first tick"
+        todo = "right before the first tick; after it, see whether what the address names exists"
+        yield Finding(name, State.NOTE, tried, got, todo)
 
 
 def _platform(services: Services) -> Iterable[Finding]:
