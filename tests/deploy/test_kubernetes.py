@@ -1,9 +1,11 @@
 """The values for Dagster's chart say what dagster.yaml says, and Dagster takes them."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.models import k8s_model_from_dict
 from kubernetes import client
 
+from tests.deploy.chart import in_words_of_the_client, snake, unknown
 from tests.deploy.files import DEPLOY, ROOT, SETTINGS, read_yaml
 from zlh_dagster.cli.home import LOCATION, MODULE
 
@@ -23,15 +26,20 @@ FOLDER = DEPLOY / "kubernetes"
 VALUES = read_yaml(FOLDER / "values.yaml")
 SHIPPED = read_yaml(ROOT / "dagster.yaml")
 [CODE] = VALUES["dagster-user-deployments"]["deployments"]
+ANY_KEYS = {
+    "requests",
+    "limits",
+    "additionalInstanceConfig",
+    "customRunCoordinator",
+    "runK8sConfig",
+}
+"""Where any key may stand, or where what it says is handed to Dagster itself below."""
+
 LAUNCHER = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
 DAEMON = VALUES["dagsterDaemon"]
 WEB = VALUES["dagsterWebserver"]
 TABLES = read_yaml(FOLDER / "tables.yaml")
 SNAPSHOTS = read_yaml(FOLDER / "snapshots.yaml")
-
-
-def snake(word: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", word).lower()
 
 
 def launcher_config() -> dict[str, Any]:
@@ -63,6 +71,33 @@ def container_context() -> dict[str, Any]:
 def ticks(retention: dict[str, Any]) -> dict[str, Any]:
     kinds = ("schedule", "sensor")
     return {kind: {"purge_after_days": retention[kind]["purgeAfterDays"]} for kind in kinds}
+
+
+def test_every_key_is_one_that_the_chart_or_kubernetes_knows():
+    assert list(unknown(VALUES)) == []
+
+
+def test_a_misspelt_key_is_found_wherever_it_stands():
+    everywhere = [p for p in places(VALUES) if isinstance(p[-1], str) and not ANY_KEYS & {*p[:-1]}]
+    assert len(everywhere) > 150
+    for *above, key in everywhere:
+        # As text, so that no two places share an object as the file's aliases do.
+        misspelt = holder = json.loads(json.dumps(VALUES))
+        for step in above:
+            holder = holder[step]
+        holder[f"{key}z"] = holder.pop(key)
+        assert len(list(unknown(misspelt))) == 1, (*above, key)
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where each key of the values stands."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield (*place, key)
+            yield from places(item, (*place, key))
+    if isinstance(value, list):
+        for n, item in enumerate(value):
+            yield from places(item, (*place, n))
 
 
 def test_limits_retention_and_queue_are_those_of_dagster_yaml():
@@ -208,14 +243,6 @@ def test_the_manifests_have_only_fields_that_kubernetes_knows():
     k8s_model_from_dict(client.V1PersistentVolumeClaim, in_words_of_the_client(SNAPSHOTS))
     with pytest.raises(Exception, match="Unexpected keys"):
         k8s_model_from_dict(client.V1Job, {"spec": {"tempalte": {}}})
-
-
-def in_words_of_the_client(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {snake(key): in_words_of_the_client(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [in_words_of_the_client(item) for item in value]
-    return value
 
 
 def test_the_parts_name_each_other():
