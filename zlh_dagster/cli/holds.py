@@ -187,10 +187,10 @@ def resume(services: Services, scope: str) -> dict[str, Any]:
             f" that was begun while it answered still holds; {again} to be sure"
         )
         return {"scope": scope, "was_paused": True, "certain": False, "message": told}
-    told = f"{scope} goes on" if ended else f"nothing to resume: {scope} was not paused"
+    told = f"{scope} goes on" if ended else f"nothing to resume: {scope} has no pause"
     others: list[str] = []
-    with suppress(RedisUnavailable):
-        others = sorted(services.gate.pauses())
+    with suppress(RedisUnavailable, DatabaseError):
+        others = sorted(services.gate.known_pauses())
     if others:
         told += f". Still paused: {', '.join(f'{o} (`{resume_command(o)}`)' for o in others)}"
     return {"scope": scope, "was_paused": ended, "certain": True, "message": told}

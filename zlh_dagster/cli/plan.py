@@ -19,7 +19,7 @@ NOTHING_TO_DO, NOT_KNOWN, SOMETHING_TO_DO = 0, 1, 2
 
 def look(services: Services) -> Assessment:
     """Observes everything now, in this process, and judges it."""
-    return assess(services, observe_all(services, uuid.uuid4().hex, count=False))
+    return assess(services, observe_all(services, uuid.uuid4().hex, count=False), recall=True)
 
 
 def as_json(assessment: Assessment) -> dict[str, Any]:
@@ -67,7 +67,9 @@ def _without_redis(settings: Settings, assessment: Assessment) -> str:
         unknown = "pauses and breakers are not known"
     if settings.zlh_redis_url is None:
         return f"Redis: ZLH_REDIS_URL is not set and no `zlh up` runs here, so {unknown}"
-    return f"{lost}: {unknown}; the loop repairs nothing until it answers"
+    # Without what it names as not known: one answer said it of pauses, and the database has some.
+    why = (lost or "").rpartition(": ")[0] or lost
+    return f"{why}: {unknown}; the loop repairs nothing until it answers"
 
 
 def show(out: Console, settings: Settings, assessment: Assessment, *, as_text: bool) -> int:

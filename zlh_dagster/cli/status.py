@@ -51,7 +51,10 @@ def gather(services: Services) -> dict[str, Any]:
         if leader is not None:
             # What counts is how the controller runs, not what this shell is set to.
             status["mode"] = leader.mode
-        status |= _pauses(services.gate.pauses(), "redis")
+        try:
+            status |= _pauses(services.gate.known_pauses(), "redis")
+        except DatabaseError:  # of which the ledger tells below
+            status |= _pauses(services.gate.pauses(), "redis")
         status["breakers"] = breakers(services)
         status["incidents"] = [
             {"name": name, **incident.to_json()}
@@ -65,7 +68,12 @@ def gather(services: Services) -> dict[str, Any]:
             except DatabaseError as unread:
                 problems.append(str(unread))
     tick = newest_tick(services.snapshots)
-    if tick is None:
+    if tick is None and status["leader"] is not None:
+        problems.append(
+            f"no tick was observed here yet, with DAGSTER_HOME {services.settings.home}: the first"
+            " comes with the next full minute, if the leader has the same"
+        )
+    elif tick is None:
         problems.append(
             f"no tick was observed here yet, with DAGSTER_HOME {services.settings.home}: start"
             " `zlh up`, or call this where its .env is"

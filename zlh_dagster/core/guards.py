@@ -170,7 +170,7 @@ def budget_refusal(vmid: int, spent: Mapping[int, int], budget: int) -> Refusal 
     return Refusal(
         BREAKER_OPEN,
         f"{spent[vmid]} repairs within an hour reach the limit of {budget}"
-        " (ZLH_MAX_REPAIRS_PER_SERVER_HOUR): something undoes them. Nothing more is written for"
+        " (ZLH_MAX_REPAIRS_PER_SERVER_HOUR): something may undo them. Nothing more is written for"
         f" this server for an hour, or until: {reset_command(vmid)}",
     )
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from zlh_dagster.core.holds import NOTHING_HELD, Holds
@@ -38,12 +39,22 @@ class Assessment:
     pauses_known: bool = True
 
 
-def assess(services: Services, tick: Tick) -> Assessment:
-    """Judges a tick; a Redis that does not answer costs the decisions, not the judgement."""
+def assess(services: Services, tick: Tick, *, recall: bool = False) -> Assessment:
+    """Judges a tick; a Redis that does not answer costs the decisions, not the judgement.
+
+    Args:
+        services: The outside systems.
+        tick: What was observed.
+        recall: Whether pauses that the database alone keeps hold already. Whoever observed with a
+            tick of the loop has given them back to Redis before.
+    """
     settings = services.settings
     holds, open_incidents, lost, pauses_known = NOTHING_HELD, None, None, True
     try:
         holds = services.gate.holds()
+        if recall:
+            with suppress(DatabaseError):
+                holds = replace(holds, pauses=services.gate.known_pauses())
         open_incidents = services.incidents.all_open()
     except RedisUnavailable as error:
         lost = str(error)

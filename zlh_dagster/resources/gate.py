@@ -182,6 +182,14 @@ class Gate:
         now = time.time()
         return {scope: pause for scope, pause in self._pauses.all().items() if pause.on(now)}
 
+    def known_pauses(self) -> dict[str, Pause]:
+        """All pauses that are on, and those that the next tick brings back from the database.
+
+        Raises:
+            DatabaseError: If the database cannot be read.
+        """
+        return {**self.kept_pauses(), **self.pauses()}
+
     def kept_pauses(self) -> dict[str, Pause]:
         """The pauses that are on according to the database, for when Redis does not answer.
 
@@ -214,8 +222,8 @@ class Gate:
             DatabaseError: If the database could not forget it; it goes on then.
         """
         was_on = scope in self.pauses()
-        self._pauses.end(scope)
-        return was_on
+        now = time.time()
+        return any([was_on, *(kept.on(now) for kept in self._pauses.end(scope))])
 
     def forget(self, scope: str) -> bool:
         """Ends what the database keeps of a pause; returns whether it kept one.

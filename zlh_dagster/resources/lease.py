@@ -259,6 +259,6 @@ def holder(client: "redis.Redis") -> Holder | None:
 
 def _unavailable(error: redis.RedisError) -> str:
     return (
-        f"Redis cannot be reached ({why(error)}): start `zlh up`, or set ZLH_REDIS_URL"
-        " to the Redis of the platform"
+        f"Redis cannot be reached ({why(error)}): start the one that ZLH_REDIS_URL names or,"
+        " where that is not set, `zlh up`"
     )

@@ -74,15 +74,20 @@ class Pauses:
         with _explained("not paused: "):
             self._write(pause)
 
-    def end(self, scope: str) -> None:
+    def end(self, scope: str) -> list[Pause]:
         """Ends a pause; in the database first, so that it does not come back.
+
+        Returns:
+            What the database kept of it, over or not: one pause, or none.
 
         Raises:
             DatabaseError: If the database could not forget it; it goes on then.
         """
         with _explained("still paused: "), self._engine.begin() as connection:
+            rows = connection.execute(sa.select(repair_pause).where(_of(scope))).mappings().all()
             connection.execute(sa.delete(repair_pause).where(_of(scope)))
         self._table.remove(scope)
+        return [_pause(row) for row in rows]
 
     def forget(self, scope: str) -> bool:
         """Ends a pause in the database while Redis does not answer; returns whether it kept one.
