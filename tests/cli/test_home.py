@@ -18,6 +18,17 @@ def test_without_settings_it_has_nothing_to_say(tmp_path):
     assert told(tmp_path / "home") == []
 
 
+def test_a_misspelt_setting_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZLH_REPAIRMODE", "live")
+    file = tmp_path / ".env"
+    file.write_text("ZLH_ANOTHER_THING=9\n")
+    monkeypatch.setitem(Settings.model_config, "env_file", str(file))
+    assert told(tmp_path / "home") == [
+        "ZLH_ANOTHER_THING is no setting and changes nothing",
+        "ZLH_REPAIRMODE is no setting and changes nothing; ZLH_REPAIR_MODE is one",
+    ]
+
+
 def test_what_is_silent_is_told_and_keeps_nothing_from_starting(tmp_path):
     database, redis = told(
         tmp_path / "home",

@@ -20,7 +20,14 @@ from zlh_dagster.core.messages import (
     shorten,
 )
 from zlh_dagster.core.model import Action
-from zlh_dagster.core.repair import BREAKER_OPEN, Finding, RepairOutcome, RepairRequest, Status
+from zlh_dagster.core.repair import (
+    BREAKER_OPEN,
+    OPERATOR,
+    Finding,
+    RepairOutcome,
+    RepairRequest,
+    Status,
+)
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.core.rules import Severity
 from zlh_dagster.sandbox.discord_limits import broken_limits
@@ -266,6 +273,16 @@ def test_what_a_breaker_holds_is_told_as_that_before_what_was_refused():
     assert told(*[held] * 3).title == "3 repairs held by open breakers"
 
 
+def test_who_asked_by_hand_is_not_called_for_what_a_breaker_holds():
+    held = outcome(1, Status.REFUSED, "the breaker is open", (), code=BREAKER_OPEN)
+    broke = outcome(2, Status.FAILED, "HTTP 500")
+    for outcomes, severity in (((held,), Severity.WARNING), ((held, broke), Severity.CRITICAL)):
+        message = batch_message(
+            BatchResult(outcomes), run_id="0123456789", requested_by=OPERATOR, now=NOW
+        )
+        assert message.severity is severity
+
+
 def test_a_title_begins_with_the_worst():
     """The beginning is what a phone shows."""
     drift = finding(Severity.CRITICAL, "cloudflare: 8 of 10 servers drift, nothing was repaired")
@@ -352,7 +369,11 @@ def test_what_was_done_has_the_word_for_it(action, change, lines):
             for status in (Status.FAILED, Status.SUCCEEDED, Status.DRY_RUN)
         )
     )
-    assert message.lines == tuple(f"5000 {action.value}: {done} {change}" for done in lines)
+    paused = "; paused, zlh resume --vmid 5000 ends it" if action is Action.REVERT else ""
+    ends = ("", paused, "")
+    assert message.lines == tuple(
+        f"5000 {action.value}: {done} {change}{end}" for done, end in zip(lines, ends, strict=True)
+    )
 
 
 def test_a_thousand_repairs_are_one_message_that_counts_them():

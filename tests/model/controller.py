@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zlh_dagster.core.changes import Change
+from zlh_dagster.core.repair import CONTROLLER
 from zlh_dagster.core.result import BatchResult
-from zlh_dagster.resources.batch import CONTROLLER, Batch
+from zlh_dagster.resources.batch import Batch
 from zlh_dagster.resources.batch_run import may_write, run_batch, take_lease
 from zlh_dagster.resources.controller import ask, assess
 from zlh_dagster.resources.observe import observe_all

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from zlh_dagster.core.fleet import containers_frame
 from zlh_dagster.core.incidents import Incident
-from zlh_dagster.core.repair import RepairOutcome, RepairRequest
-from zlh_dagster.resources.batch import CONTROLLER, Batch, Recorder
+from zlh_dagster.core.repair import CONTROLLER, RepairOutcome, RepairRequest
+from zlh_dagster.resources.batch import Batch, Recorder
 from zlh_dagster.resources.http import Unreachable
 from zlh_dagster.resources.lease import KEY, Lease, acquire
 from zlh_dagster.resources.ledger import Entry

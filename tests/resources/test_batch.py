@@ -8,6 +8,8 @@ from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.model import Action, Surface
 from zlh_dagster.core.repair import (
     BREAKER_OPEN,
+    CONTROLLER,
+    OPERATOR,
     SURFACE_BREAKER_OPEN,
     Finding,
     Refusal,
@@ -15,7 +17,7 @@ from zlh_dagster.core.repair import (
     Status,
 )
 from zlh_dagster.core.rules import Severity
-from zlh_dagster.resources.batch import CONTROLLER, OPERATOR, Batch, Recorder, converged
+from zlh_dagster.resources.batch import Batch, Recorder, converged
 from zlh_dagster.resources.ledger import Fenced, Ledger
 
 REQUEST = RepairRequest(5000, Action.DNS_REPUBLISH, (Surface.CLOUDFLARE,), reason="A missing")

@@ -13,9 +13,8 @@ from tests.resources.repairing import Proxmox, bench, code, table_rows
 from zlh_dagster.core.holds import EVERYTHING, Pause
 from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.model import Action
-from zlh_dagster.core.repair import RepairRequest
+from zlh_dagster.core.repair import OPERATOR, RepairRequest
 from zlh_dagster.resources import operations as operations_module
-from zlh_dagster.resources.batch import OPERATOR
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.ledger import Fenced
 from zlh_dagster.resources.operation_repairs import OperationRepairs

@@ -7,8 +7,8 @@ import pytest
 from zlh_dagster.core.breaker import State
 from zlh_dagster.core.holds import EVERYTHING, Pause
 from zlh_dagster.core.model import Action
-from zlh_dagster.core.repair import RepairRequest, Status
-from zlh_dagster.resources.batch import CONTROLLER, OPERATOR, Batch
+from zlh_dagster.core.repair import CONTROLLER, OPERATOR, RepairRequest, Status
+from zlh_dagster.resources.batch import Batch
 from zlh_dagster.resources.preconditions import Checks
 from zlh_dagster.resources.redis import RedisUnavailable
 

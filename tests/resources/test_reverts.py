@@ -9,11 +9,10 @@ from tests.resources.repairing import bench, code
 from zlh_dagster.core.holds import Pause
 from zlh_dagster.core.messages import batch_message
 from zlh_dagster.core.model import Action, Surface
-from zlh_dagster.core.repair import RepairRequest
+from zlh_dagster.core.repair import CONTROLLER, OPERATOR, RepairRequest
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.core.rules import Severity
 from zlh_dagster.resources import http, publisher
-from zlh_dagster.resources.batch import CONTROLLER, OPERATOR
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.edge_repairs import EdgeRepairs
 from zlh_dagster.resources.ledger import Ledger

@@ -15,7 +15,7 @@ import zlh_dagster
 from zlh_dagster.cli.children import NotStarted, lock_of
 from zlh_dagster.resources.database import connect, explain
 from zlh_dagster.resources.redis import silence
-from zlh_dagster.resources.settings import Settings
+from zlh_dagster.resources.settings import Settings, slips
 from zlh_dagster.runs.locks import PATIENCE, locked
 from zlh_dagster.schema.upgrade import current, head, upgrade
 
@@ -87,6 +87,8 @@ def prepare(settings: Settings, code: dict[str, Any], say: Callable[[str], None]
     Raises:
         NotStarted: If something is missing.
     """
+    for name, meant in slips().items():
+        say(f"{name} is no setting and changes nothing" + (f"; {meant} is one" if meant else ""))
     home = settings.home
     told = prepare_home(home)
     if told is not None:

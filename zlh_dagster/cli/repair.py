@@ -7,12 +7,11 @@ import dagster as dg
 
 from zlh_dagster.cli.home import prepare_home
 from zlh_dagster.core.messages import what_was_done
-from zlh_dagster.core.repair import RepairOutcome, Status
+from zlh_dagster.core.repair import OPERATOR, RepairOutcome, Status
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.definitions import build
 from zlh_dagster.hooks.discord import REQUESTED_BY_TAG
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR, STANDBY
-from zlh_dagster.resources.batch import OPERATOR
 from zlh_dagster.resources.services import Services
 
 

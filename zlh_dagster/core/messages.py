@@ -12,9 +12,10 @@ from typing import Any
 
 from zlh_dagster.core import times
 from zlh_dagster.core.breaker import reset_command
+from zlh_dagster.core.holds import resume_command, server_scope
 from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.model import Action
-from zlh_dagster.core.repair import NOT_PAUSED, Finding, RepairOutcome, Status
+from zlh_dagster.core.repair import NOT_PAUSED, OPERATOR, Finding, RepairOutcome, Status
 from zlh_dagster.core.result import BatchResult
 from zlh_dagster.core.rules import Severity
 from zlh_dagster.core.titles import ORDER, title_of
@@ -169,6 +170,8 @@ def what_was_done(outcome: RepairOutcome) -> str:
     changes = "; ".join(outcome.changes)
     if outcome.action is Action.REVERT:
         changes = changes.replace(" (was wrong)", " to what it was before the repair")
+        if outcome.status is Status.SUCCEEDED and outcome.code != NOT_PAUSED:
+            changes += f"; paused, {resume_command(server_scope(outcome.vmid))} ends it"
     return changes and f"{verbs.get(outcome.status, '')} {changes}".strip()
 
 
@@ -231,18 +234,20 @@ def batch_message(
     Args:
         result: What the run did.
         run_id: The run.
-        requested_by: ``controller`` or ``operator``.
+        requested_by: The loop or the operator.
         now: Seconds since the epoch, for how long incidents lasted.
         channels: Levels that have a channel: the worst of those is taken, so that what has none
             keeps nothing else from being told.
     """
     news = [o for o in result.outcomes if o.status is not None and o.is_news]
     by_status = {s: [o for o in news if o.status is s] for s in _TOLD}
+    refused, by_hand = by_status[Status.REFUSED], requested_by == OPERATOR
     severities = [
         *(f.severity for f in result.findings),
         *(i.severity for i in result.due),
-        *(Severity.CRITICAL for o in news if o.escalated),
-        *(Severity.WARNING for _ in (*by_status[Status.REFUSED], *result.interrupted)),
+        # Who repairs by hand is there already, and reads what a breaker keeps back.
+        *(Severity.CRITICAL for o in news if o.escalated and not (by_hand and o in refused)),
+        *(Severity.WARNING for _ in (*refused, *result.interrupted)),
         *(Severity.WARNING for o in news if o.code == NOT_PAUSED),
         *(Severity.REPAIR for o in news if o.status in (Status.SUCCEEDED, Status.DRY_RUN)),
     ]

@@ -9,6 +9,9 @@ from zlh_dagster.core.rules import Severity
 
 BREAKER_OPEN = "breaker_open"
 SURFACE_BREAKER_OPEN = "surface_breaker_open"
+OPERATOR, CONTROLLER = "operator", "controller"
+"""Who asks for repairs."""
+
 NOT_PAUSED = "not_paused"
 """Of a revert that succeeded: its server is not paused, so that the loop will undo it."""
 BY_BREAKER = frozenset({BREAKER_OPEN, SURFACE_BREAKER_OPEN})

@@ -11,8 +11,8 @@ import dagster as dg
 
 from zlh_dagster.core.launch import REPAIR_RUN_FAILED
 from zlh_dagster.core.messages import run_failed
+from zlh_dagster.core.repair import CONTROLLER, OPERATOR
 from zlh_dagster.core.result import BatchResult
-from zlh_dagster.resources.batch import CONTROLLER, OPERATOR
 from zlh_dagster.resources.services import Services
 from zlh_dagster.resources.teller import tell, tell_failing
 

@@ -10,10 +10,17 @@ from pydantic import Field
 from zlh_dagster.assets.drift import DRIFT
 from zlh_dagster.core.launch import Launch
 from zlh_dagster.core.model import EDGE_ACTIONS, Action, Surface
-from zlh_dagster.core.repair import Finding, RepairOutcome, RepairRequest, Status
+from zlh_dagster.core.repair import (
+    CONTROLLER,
+    OPERATOR,
+    Finding,
+    RepairOutcome,
+    RepairRequest,
+    Status,
+)
 from zlh_dagster.hooks.discord import RESULT, failed_hook, repaired_hook
 from zlh_dagster.resources import batch_run
-from zlh_dagster.resources.batch import CONTROLLER, OPERATOR, Batch
+from zlh_dagster.resources.batch import Batch
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.lease import LeaseHeld, LeaseKeeper
 from zlh_dagster.resources.ledger import Fenced

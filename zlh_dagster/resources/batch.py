@@ -11,6 +11,7 @@ from zlh_dagster.core.policy import sources_of
 from zlh_dagster.core.repair import (
     BREAKER_OPEN,
     BY_BREAKER,
+    OPERATOR,
     Finding,
     Refusal,
     RepairOutcome,
@@ -20,8 +21,6 @@ from zlh_dagster.core.repair import (
 from zlh_dagster.core.rules import Severity
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.ledger import Closing, Entry, Ledger
-
-OPERATOR, CONTROLLER = "operator", "controller"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from zlh_dagster.core.incidents import Incident
 from zlh_dagster.core.launch import REPAIR_RUN_FAILED
 from zlh_dagster.core.model import EDGE_ACTIONS, OPERATION_ACTIONS, Action
 from zlh_dagster.core.policy import sources_of
-from zlh_dagster.core.repair import Refusal, RepairOutcome, RepairRequest, Status
+from zlh_dagster.core.repair import OPERATOR, Refusal, RepairOutcome, RepairRequest, Status
 from zlh_dagster.core.result import BatchResult
-from zlh_dagster.resources.batch import OPERATOR, Batch, Recorder
+from zlh_dagster.resources.batch import Batch, Recorder
 from zlh_dagster.resources.database import DatabaseError
 from zlh_dagster.resources.edge_repairs import EdgeRepairs
 from zlh_dagster.resources.http import EdgeError

@@ -48,6 +48,8 @@ def told(detail: ErrorDetails) -> str:
     """A problem with the name of its setting, in the words of the person who sets it."""
     name = ".".join(str(part) for part in detail["loc"]).upper()
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    # "..., unable to parse string as an integer" is said of the same.
+    message = message.partition(", unable to parse")[0].replace("valid integer", "whole number")
     return f"{name}: {message}" if name else message
 
 

@@ -29,7 +29,8 @@ def check_url(value: str, *, http_anywhere: bool) -> str:
     url = value.strip().rstrip("/")
     parts = split_url(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be a URL that begins with https://")
+        schemes = "http:// or https://" if http_anywhere else "https://"
+        raise ValueError(f"must be a URL that begins with {schemes}")
     if parts.scheme == "http" and not http_anywhere and parts.hostname not in LOOPBACK:
         raise ValueError("must be https (http is for loopback only)")
     return url

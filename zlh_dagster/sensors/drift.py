@@ -19,12 +19,12 @@ from zlh_dagster.core.judge import Judgement, Tick
 from zlh_dagster.core.launch import DRIFT_SENSOR_FAILED, Launch
 from zlh_dagster.core.messages import sensor_failed
 from zlh_dagster.core.pulse import why_not_good
+from zlh_dagster.core.repair import CONTROLLER
 from zlh_dagster.core.retention import EVENTFUL_TAG, NEW_DRIFT, TICK_RUN_TAG
 from zlh_dagster.core.snapshot import AHEAD_SECONDS, NotNow, require_one_fresh_tick
 from zlh_dagster.hooks.discord import REQUESTED_BY_TAG
 from zlh_dagster.jobs.level1_repair import LEVEL1_REPAIR, run_config
 from zlh_dagster.jobs.observe import OBSERVE, UNFINISHED
-from zlh_dagster.resources.batch import CONTROLLER
 from zlh_dagster.resources.controller import Assessment, ask, assess, hand_on_redis_lost
 from zlh_dagster.resources.pulse import HEARTBEAT, call_heartbeat
 from zlh_dagster.resources.redis import RedisUnavailable
