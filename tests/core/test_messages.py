@@ -495,6 +495,18 @@ def test_a_lone_finding_is_named_beside_other_news():
     assert told(over=[incident()], findings=[advice]).lines[0].startswith(advice.title)
 
 
+@pytest.mark.parametrize(
+    ("status", "title"),
+    [
+        (Status.REFUSED, "Revert of server 5000 refused"),
+        (Status.FAILED, "Revert of server 5000 failed"),
+        (Status.DRY_RUN, "Dry run: would revert server 5000"),
+    ],
+)
+def test_a_revert_is_called_one_whatever_comes_of_it(status, title):
+    assert told(RepairOutcome(RepairRequest(5000, Action.REVERT), status, "x")).title == title
+
+
 def test_a_revert_is_called_one_and_says_that_the_server_is_paused():
     done = RepairOutcome(RepairRequest(5000, Action.REVERT), Status.SUCCEEDED, "", ("x",))
     assert told(done).title == "Reverted and paused server 5000"

@@ -33,8 +33,8 @@ def title_of(result: BatchResult, news: Mapping[Status, Sequence[RepairOutcome]]
     asked_for = "; ".join(
         text
         for text in (
-            _counted(mended, "Repaired {}", "servers repaired"),
-            _counted(reverted, "Reverted and paused {}", "servers reverted and paused"),
+            _counted(mended, "Repaired {who}", "servers repaired"),
+            _counted(reverted, "Reverted and paused {who}", "servers reverted and paused"),
         )
         if text
     )
@@ -47,17 +47,17 @@ def title_of(result: BatchResult, news: Mapping[Status, Sequence[RepairOutcome]]
     parts = [
         (
             Severity.CRITICAL,
-            _counted(news[Status.FAILED], "Repair of {} failed", "repairs failed"),
+            _counted(news[Status.FAILED], "{what} of {who} failed", "repairs failed"),
         ),
         (
             Severity.CRITICAL,
-            _counted(held, "Breaker open: {} not repaired", "repairs held by open breakers"),
+            _counted(held, "Breaker open: {who} not repaired", "repairs held by open breakers"),
         ),
         (
             Severity.WARNING,
-            _counted(unpaused, "Reverted {}, its pause failed", "reverts whose pause failed"),
+            _counted(unpaused, "Reverted {who}, its pause failed", "reverts whose pause failed"),
         ),
-        (Severity.WARNING, _counted(refused, "Repair of {} refused", "repairs refused")),
+        (Severity.WARNING, _counted(refused, "{what} of {who} refused", "repairs refused")),
         (_worst(result.findings), _titled(result.findings, "", "more findings")),
         (_worst(result.due), _titled(result.due, "Still open: ", "more still open")),
         (Severity.REPAIR, asked_for),
@@ -65,7 +65,7 @@ def title_of(result: BatchResult, news: Mapping[Status, Sequence[RepairOutcome]]
             Severity.REPAIR,
             _counted(
                 news[Status.DRY_RUN],
-                "Dry run: would repair {}",
+                "Dry run: would {does} {who}",
                 "servers would be repaired, dry run",
             ),
         ),
@@ -104,9 +104,11 @@ def _in_words(incident: str) -> str:
 
 
 def _counted(outcomes: Sequence[RepairOutcome], one: str, many: str) -> str:
-    if not outcomes:
-        return ""
-    return one.format(_who(outcomes[0])) if len(outcomes) == 1 else f"{len(outcomes)} {many}"
+    if len(outcomes) != 1:
+        return f"{len(outcomes)} {many}" if outcomes else ""
+    [outcome] = outcomes
+    does = "revert" if outcome.action is Action.REVERT else "repair"
+    return one.format(who=_who(outcome), does=does, what=does.capitalize())
 
 
 def _who(outcome: RepairOutcome) -> str:
