@@ -1,5 +1,6 @@
 """The job `retention`: what it deletes, what it keeps, that it stays within its time."""
 
+import time
 import uuid
 from datetime import datetime, timedelta, timezone
 
@@ -252,6 +253,19 @@ def test_jobs_of_the_same_name_in_another_code_location_are_not_touched(loop, st
     assert done.problems == []
     assert store.runs_named_anywhere() == {theirs.run_id}
     assert [run.run_id for run in instance.get_runs()] == [theirs.run_id]
+
+
+def test_a_storage_that_deletes_nothing_is_told_and_not_tried_for_longer_than_it_may():
+    class Broken:
+        def delete_runs(self, run_ids):
+            time.sleep(0.1)
+            raise OSError("gone")
+
+    done = Done()
+    deadline = time.monotonic() + 0.15
+    assert _delete_runs(Broken(), done, [f"r{n}" for n in range(120)], deadline=deadline) == 0
+    assert done.problems == ["run r0: OSError: gone"]
+    assert done.counts["runs_left_for_later"] == 119
 
 
 def test_many_runs_go_with_few_connections(loop, store, monkeypatch):

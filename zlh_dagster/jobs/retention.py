@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from itertools import islice
 
 import dagster as dg
 from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
@@ -122,20 +121,23 @@ def _try(done: Done, name: str, work: Callable[[], int]) -> None:
 
 def _delete_runs(store: RunStore, done: Done, run_ids: Sequence[str], *, deadline: float) -> int:
     """Deletes many at once, and one by one where that fails: one may keep the others."""
-    rest = iter(run_ids)
-    deleted = 0
-    while time.monotonic() < deadline and (together := list(islice(rest, _TOGETHER))):
+    tried = deleted = 0
+    while time.monotonic() < deadline and (together := run_ids[tried : tried + _TOGETHER]):
         try:
             store.delete_runs(together)
+            tried += len(together)
             deleted += len(together)
         except Exception:  # noqa: BLE001 - whatever it was, it is told of the run that has it
             for run_id in together:
+                tried += 1
                 try:
                     store.delete_runs([run_id])
                     deleted += 1
                 except Exception as error:  # noqa: BLE001 - the other runs are worth trying
                     done.problems.append(f"run {run_id}: {type(error).__name__}: {error}")
-    done.counts["runs_left_for_later"] = len(list(rest))
+                if time.monotonic() >= deadline:
+                    break
+    done.counts["runs_left_for_later"] = len(run_ids) - tried
     return deleted
 
 
