@@ -26,10 +26,14 @@ from zlh_dagster.sandbox.config import SandboxConfig
 PART = 12
 """So many characters of a secret in a row are a leak, too."""
 
+
+def _is_secret(kind: Any) -> bool:
+    """Whether a type is that of a secret, or one with checks, or none."""
+    return kind is SecretStr or any(map(_is_secret, get_args(kind)))
+
+
 SECRET_SETTINGS = {
-    name.upper()
-    for name, field in Settings.model_fields.items()
-    if SecretStr in (field.annotation, *get_args(field.annotation))
+    name.upper() for name, field in Settings.model_fields.items() if _is_secret(field.annotation)
 }
 NOT_PLANTED = {"ZLH_SNAPSHOT_URL": "a directory here, the address of which has no room for one"}
 
