@@ -1,5 +1,7 @@
 """What `zlh up` says before its first part starts: of what is missing and of what is silent."""
 
+import pytest
+
 from tests.stack.stack import free_port
 from zlh_dagster.cli.home import prepare
 from zlh_dagster.resources.settings import Settings
@@ -16,6 +18,12 @@ def told(home, **values):
 
 def test_without_settings_it_has_nothing_to_say(tmp_path):
     assert told(tmp_path / "home") == []
+
+
+@pytest.mark.parametrize("url", ["redis://a..b:1", "redis://127.0.0.1:1?foo=1"])
+def test_a_redis_url_that_the_client_does_not_take_keeps_nothing_from_starting(tmp_path, url):
+    [said] = told(tmp_path / "home", zlh_redis_url=url)
+    assert said.startswith("ZLH_REDIS_URL: no Redis answers (its URL cannot be used)")
 
 
 def test_a_misspelt_setting_is_named(tmp_path, monkeypatch):

@@ -287,6 +287,15 @@ def test_a_pause_with_an_end_ends_by_itself(gate, clock):
     assert not gate.resume(EVERYTHING), "there was none any more"
 
 
+def test_of_a_pause_known_twice_the_longer_one_is_shown_as_it_will_hold(gate, clock):
+    gate.pause(Pause(EVERYTHING, "short", START, until=START + 60))
+    gate.keep(Pause(EVERYTHING, "without end", START))
+    assert gate.known_pauses()[EVERYTHING].reason == "without end"
+    gate.pause(Pause(EVERYTHING, "without end", START))
+    gate.keep(Pause(EVERYTHING, "short", START, until=START + 60))
+    assert gate.known_pauses()[EVERYTHING].reason == "without end"
+
+
 def test_a_new_pause_replaces_the_one_of_its_scope_only(gate):
     gate.pause(Pause(EVERYTHING, "short", START, until=START + 60))
     gate.pause(Pause("server:5000", "y", START))

@@ -13,7 +13,7 @@ OPERATOR, CONTROLLER = "operator", "controller"
 """Who asks for repairs."""
 
 NOT_PAUSED = "not_paused"
-"""Of a revert that succeeded: its server is not paused, so that the loop will undo it."""
+"""Of a revert that succeeded: its server is not paused, or only in Redis; the loop may undo it."""
 BY_BREAKER = frozenset({BREAKER_OPEN, SURFACE_BREAKER_OPEN})
 """Codes of refusals by a breaker."""
 

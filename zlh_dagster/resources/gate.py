@@ -21,7 +21,7 @@ from zlh_dagster.core.breaker import (
 )
 from zlh_dagster.core.holds import Holds, Pause, clock
 from zlh_dagster.core.model import Surface
-from zlh_dagster.resources.pauses import Pauses
+from zlh_dagster.resources.pauses import Pauses, end_of
 from zlh_dagster.resources.table import RedisTable
 
 BREAKERS, APPROVALS, RESETS, LIMITS = (
@@ -188,7 +188,11 @@ class Gate:
         Raises:
             DatabaseError: If the database cannot be read.
         """
-        return {**self.kept_pauses(), **self.pauses()}
+        known = self.pauses()
+        for scope, kept in self.kept_pauses().items():
+            # As they are given back: of two of one scope the one that lasts longer holds.
+            known[scope] = max(known.get(scope, kept), kept, key=end_of)
+        return known
 
     def kept_pauses(self) -> dict[str, Pause]:
         """The pauses that are on according to the database, for when Redis does not answer.

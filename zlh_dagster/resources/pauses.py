@@ -123,7 +123,7 @@ class Pauses:
         """Writes a pause unless Redis has one that lasts as long; returns whether it was."""
         if held is None:
             return self._table.put_new(kept.scope, kept.to_json())
-        if _end(kept) <= _end(held) + _SAME_SECONDS:
+        if end_of(kept) <= end_of(held) + _SAME_SECONDS:
             return False
         self._table.put(kept.scope, kept.to_json())
         return True
@@ -134,7 +134,7 @@ class Pauses:
             connection.execute(sa.insert(repair_pause).values(_row(pause)))
 
 
-def _end(pause: Pause) -> float:
+def end_of(pause: Pause) -> float:
     """When it ends by itself."""
     return math.inf if pause.until is None else pause.until
 

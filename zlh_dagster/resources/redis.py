@@ -100,6 +100,9 @@ def silence(url: str) -> str | None:
             client.ping()
     except redis.RedisError as error:
         return why(error)
+    except (TypeError, ValueError):
+        # A host that cannot be one, or a parameter that the client does not have.
+        return "its URL cannot be used"
     return None
 
 
